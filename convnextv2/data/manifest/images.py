@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 
 from convnextv2.data.manifest.columns import is_image_name
 from convnextv2.data.manifest.content import Content
+from convnextv2.data.manifest.listings import Folders, Listing, subfolders
 from convnextv2.data.manifest.packed import NameStore, Words, quoted
 from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
-_MAX_PARTS = 32  # how many of the first folders of a path may be left out
 _MAX_FOLDERS = 1000  # how many folders are searched for the first missing image, for the remedy
 
 
@@ -64,124 +63,6 @@ class _Findings:
     contradictions: list[tuple[int, int]] = field(default_factory=list)
 
 
-class _Listing:
-    """The files in one folder, by name and by similar names."""
-
-    def __init__(self, folder: str) -> None:
-        try:
-            with os.scandir(folder or ".") as entries:
-                self.names = {entry.name for entry in entries if _is_file(entry)}
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
-        self._alike: dict[str, list[str]] | None = None
-        self._stems: dict[str, list[str]] | None = None
-
-    def match(self, name: str) -> tuple[str, str]:
-        """Find the file with a name, or with a similar name.
-
-        Args:
-            name: The name in the table.
-
-        Returns:
-            The name of the file, and the difference: "" for none, "form" for the Unicode form,
-            "case" for letter case, or "ending" if the table has no ending. Both are "" if there is
-            not exactly one such file.
-        """
-        if name in self.names:
-            return name, ""
-        if self._alike is None:
-            self._alike = _grouped(self.names)
-        alike = self._alike.get(_fold(name), [])
-        same = [other for other in alike if _nfc(other) == _nfc(name)]
-        if len(same) == 1:
-            return same[0], "form"
-        if len(alike) == 1:
-            return alike[0], "case"
-        if is_image_name(name):
-            return "", ""
-        if self._stems is None:
-            self._stems = defaultdict(list)
-            for other in filter(is_image_name, self.names):
-                self._stems[os.path.splitext(other)[0]].append(other)
-        longer = self._stems.get(name, [])
-        return (longer[0], "ending") if len(longer) == 1 else ("", "")
-
-
-class _Folders:
-    """Finds the folders of a table on this machine.
-
-    Attributes:
-        dropped: The first folders of paths, which are left out because they do not exist here; ""
-            for none.
-        adapted: For each kind of difference between names, a folder in the table and on disk.
-    """
-
-    def __init__(self, base: str) -> None:
-        self.dropped = ""
-        self.adapted: dict[str, tuple[str, str]] = {}
-        self._base = base
-        self._tries = 20  # limited, because each try may list a large folder
-        self._children: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, text: str, sample: str) -> str | None:
-        """Find one folder.
-
-        Args:
-            text: The folder in the table; "" for the base folder.
-            sample: The name of an image in this folder, from the table.
-
-        Returns:
-            The path of the folder; None if it does not exist.
-        """
-        found = self._spelled(text)
-        if found is None and self.dropped:
-            rest = f"{text}/".removeprefix(self.dropped)
-            found = None if len(rest) > len(text) else self._spelled(rest.rstrip("/"))
-        elif found is None and self._tries:
-            self._tries -= 1
-            found = self._without_first(text, sample)
-        return found
-
-    def _without_first(self, text: str, sample: str) -> str | None:
-        ends = [match.end() for match in re.finditer("/+", f"{text}/")]
-        for end in ends[:_MAX_PARTS]:
-            found = self._spelled(text[end:])
-            if found is not None and _Listing(found).match(sample)[0]:
-                self.dropped = f"{text}/"[:end]
-                return found
-        return None
-
-    def _spelled(self, text: str) -> str | None:
-        """Return the path of a folder, whose Unicode form or letter case may differ."""
-        if text.startswith("~"):
-            text = os.path.expanduser(text)
-        full = os.path.normpath(os.path.join(self._base, text))
-        if os.path.isdir(full):
-            return "" if full == "." else full
-        here, *rest = self._deepest(full)
-        for part in rest:
-            if here not in self._children:
-                self._children[here] = _grouped(_subfolders(here))
-            alike = self._children[here].get(_fold(part), [])
-            same = [name for name in alike if _nfc(name) == _nfc(part)] or alike
-            if len(same) != 1:
-                return None
-            if same[0] != part:
-                kind = "form" if _nfc(same[0]) == _nfc(part) else "case"
-                self.adapted.setdefault(kind, (part, same[0]))
-            here = os.path.join("" if here == "." else here, same[0])
-        return here
-
-    def _deepest(self, full: str) -> Iterator[str]:
-        """Yield the deepest existing folder of a path, and then the parts below it."""
-        parts: list[str] = []
-        while not os.path.isdir(full or "."):
-            full, part = os.path.split(full)
-            parts.append(part)
-        yield full or "."
-        yield from reversed(parts)
-
-
 def find_images(
     path: Path, content: Content, used: NDArray[np.bool_], labels: Words | None, base: Path
 ) -> Found:
@@ -206,7 +87,7 @@ def find_images(
     if labels is not None:
         label_of[used] = labels.codes
     split_of = content.splits.codes if content.splits else np.zeros(len(paths), np.int32)
-    folders = _Folders(str(base))
+    folders = Folders(str(base))
     places, place_of = _places(paths, folders)
     findings = _Findings()
     store, order = NameStore(), []
@@ -250,7 +131,7 @@ def _images_in(
     Yields:
         Each used row that is kept, and the name of its file.
     """
-    listing = _Listing(folder)
+    listing = Listing(folder)
     seen: dict[str, tuple[int, int, int]] = {}  # name -> first row, its label and its split
     again: dict[tuple[str, int], int] = {}  # name and another split -> first row in that split
     for row, is_used, label, split in facts:
@@ -279,7 +160,7 @@ def _images_in(
             yield row, name
 
 
-def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
+def _places(paths: PathList, folders: Folders) -> tuple[list[str], NDArray[np.int32]]:
     """Return the distinct folders on this machine, and the index of the folder of each row.
 
     The index is -1 if the folder does not exist.
@@ -378,7 +259,7 @@ def _remedy(text: str, base: Path) -> str:
     place = base / folder
     if os.path.isdir(place):
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
-        names = sorted(other for other in _Listing(str(place)).names if is_image_name(other))
+        names = sorted(other for other in Listing(str(place)).names if is_image_name(other))
         same = [other for other in names if os.path.splitext(other)[0] == stem]
         if len(same) > 1 and stem == name:
             ending = os.path.splitext(same[0])[1]
@@ -397,9 +278,9 @@ def _search(base: Path, text: str) -> Path | None:
         if looked > _MAX_FOLDERS:
             return None
         head, name = os.path.split(os.path.join(folder, text))
-        if folder != str(base) and os.path.isdir(head) and _Listing(head).match(name)[0]:
+        if folder != str(base) and os.path.isdir(head) and Listing(head).match(name)[0]:
             return Path(folder)
-        queue += [os.path.join(folder, child) for child in sorted(_subfolders(folder))]
+        queue += [os.path.join(folder, child) for child in sorted(subfolders(folder))]
     return None
 
 
@@ -407,7 +288,7 @@ def _search(base: Path, text: str) -> Path | None:
 
 
 def _notes(
-    path: Path, content: Content, findings: _Findings, folders: _Folders, *, joins: bool
+    path: Path, content: Content, findings: _Findings, folders: Folders, *, joins: bool
 ) -> tuple[str, ...]:
     notes = []
     if folders.dropped:
@@ -445,36 +326,3 @@ def _notes(
             f"{images} in more than one split ({example}): such images are not new to the model."
         )
     return tuple(f"{path}: {note}" for note in notes)
-
-
-# --- small helpers --------------------------------------------------------------------------------
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _fold(text: str) -> str:
-    return _nfc(_nfc(text).casefold())
-
-
-def _grouped(names: set[str]) -> dict[str, list[str]]:
-    groups = defaultdict(list)
-    for name in names:
-        groups[_fold(name)].append(name)
-    return groups
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # the link is part of a circle
-        return False
-
-
-def _subfolders(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if not _is_file(entry) and entry.is_dir()}
-    except OSError:
-        return set()
