@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def choose_columns(
         if len(found) > 1 and not (role == "label" and not labelled):
             named = " and ".join(quoted(fields[i]) for i in found)
             what = f"has the columns {named}, which could each be the {role}"
-            remedy = f"Choose one: --columns {role}={fields[found[0]]}"
+            remedy = f"Choose one: {_option({role: _unambiguous(fields, found[0])})}"
             if all(_plain(fields[i]) in _FLAGS for i in found):
                 remedy = (
                     "Write one column split in their place, with the words train, val and test."
@@ -304,6 +305,8 @@ def _without_header(
 
 def _has(fields: Sequence[str]) -> str:
     count = len(_named(fields))
+    if not count:
+        return "None of its columns has a name."
     return f"It has the column{'s' * (count != 1)} {_list(fields)}."
 
 
@@ -314,7 +317,19 @@ def _list(fields: Sequence[str]) -> str:
 
 def _remedy(fields: Sequence[str], chosen: Mapping[str, int], roles: Sequence[str]) -> str:
     """Write the option that names the columns, with their names if the choice is clear."""
-    rest = [fields[i] for i in _named(fields) if i not in chosen.values()]
+    rest = [_unambiguous(fields, i) for i in _named(fields) if i not in chosen.values()]
     names = rest if len(rest) == len(roles) else ["COLUMN"] * len(roles)
-    pairs = ",".join(f"{role}={name}" for role, name in zip(roles, names, strict=True))
-    return f"Name {'it' if len(roles) == 1 else 'them'}: --columns {pairs}"
+    option = _option(dict(zip(roles, names, strict=True)))
+    return f"Name {'it' if len(roles) == 1 else 'them'}: {option}"
+
+
+def _unambiguous(fields: Sequence[str], index: int) -> str:
+    """Return the name of a column, or its number if the option cannot hold the name."""
+    name = fields[index]
+    is_clear = name.isprintable() and "," not in name and fields.count(name) == 1
+    return name if is_clear else str(index + 1)
+
+
+def _option(columns: Mapping[str, str]) -> str:
+    """Write the option that names columns, as one types it in a shell."""
+    return f"--columns {shlex.quote(','.join(f'{role}={name}' for role, name in columns.items()))}"

@@ -18,6 +18,7 @@ from convnextv2.data.manifest.listings import Folders, Listing, subfolders
 from convnextv2.data.manifest.packed import NameStore, Words, quoted
 from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError
+from convnextv2.text import typed
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
@@ -252,10 +253,10 @@ def _remedy(text: str, base: Path) -> str:
     folder, name = os.path.split(text)
     for other in dict.fromkeys((base.resolve().parent, Path.cwd())):
         if os.path.isfile(other / text):
-            return f"It is found from another folder: --images_dir {other}"
+            return f"It is found from another folder: --images_dir {typed(other)}"
     below = _search(base, text)
     if below is not None:
-        return f"It is there: --images_dir {below}"
+        return f"It is there: --images_dir {typed(below)}"
     place = base / folder
     if os.path.isdir(place):
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
@@ -264,7 +265,7 @@ def _remedy(text: str, base: Path) -> str:
         if len(same) > 1 and stem == name:
             ending = os.path.splitext(same[0])[1]
             both = " and ".join(map(quoted, same[:2]))
-            return f"There are {both}: choose an ending, such as --image_suffix {ending}"
+            return f"There are {both}: choose an ending, such as --image_suffix {typed(ending)}"
         if same:
             return f"There is {quoted(same[0])}: correct the table."
     return "Correct the table, or give the folder that paths start from: --images_dir FOLDER"

@@ -137,10 +137,9 @@ def read_sets(
     Raises:
         DataError: It is unknown which labels the images do not have, or names are damaged.
     """
-    _check_distinct(path, columns or known)
     if columns:
         return _from_columns(path, labels, columns)
-    check_control_characters(path, labels, lines, unit, allowed=LIST)
+    check_control_characters(path, labels, lines, unit, lists=True)
     texts = labels.words
     between = separator or _separator(texts)
     sets = [_names(text, between) for text in texts]
@@ -250,17 +249,6 @@ def _from_columns(
     )
     classes = tuple(class_name_of(name) for name in columns)
     return LabelSets(classes, values, True), (note + _unknown_part(values) + ".",)
-
-
-def _check_distinct(path: Path, classes: Sequence[str]) -> None:
-    """Raise DataError if two classes have the same name."""
-    first: dict[str, int] = {}
-    for i, name in enumerate(map(class_name_of, classes)):
-        if first.setdefault(name, i) != i:
-            raise DataError(
-                f"{path}: class {first[name] + 1} and class {i + 1} are both called "
-                f"{quoted(name)}, expected different names. Rename one, or remove it."
-            )
 
 
 def _mixed(path: Path, classes: Sequence[str], between: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convnextv2.data.class_names import class_name_of
 from convnextv2.data.manifest.content import FALSE, TRUE, rows_with
 from convnextv2.data.manifest.packed import Words, quoted
+from convnextv2.data.manifest.sheet import LIST
 from convnextv2.data.split_names import Kind
 from convnextv2.errors import DataError
 
@@ -72,8 +73,32 @@ def letter_case_note(path: Path, labels: Iterable[str]) -> tuple[str, ...]:
     return (f"{path}: the labels {pair}{others} differ only in letter case, but are two.",)
 
 
+def check_class_names(path: Path, classes: Sequence[str]) -> None:
+    """Check the names of columns of classes, or of the classes that a table lists.
+
+    Args:
+        path: The table, for error messages.
+        classes: The names.
+
+    Raises:
+        DataError: A name is empty or has a control character, or two names are the same.
+    """
+    first: dict[str, int] = {}
+    for i, name in enumerate(map(class_name_of, classes)):
+        if not name or _has_control_character(name):
+            raise DataError(
+                f"{path}: class {i + 1} is called {quoted(name)}, expected a name in one line and "
+                "without control characters. Rename it."
+            )
+        if first.setdefault(name, i) != i:
+            raise DataError(
+                f"{path}: class {first[name] + 1} and class {i + 1} are both called "
+                f"{quoted(name)}, expected different names. Rename one, or remove it."
+            )
+
+
 def check_control_characters(
-    path: Path, labels: Words, lines: NDArray[np.int32], unit: str, *, allowed: str = ""
+    path: Path, labels: Words, lines: NDArray[np.int32], unit: str, *, lists: bool = False
 ) -> None:
     """Raise DataError if labels contain control characters such as line breaks.
 
@@ -82,12 +107,12 @@ def check_control_characters(
         labels: The texts of the used rows.
         lines: int32 (N,), the numbers of their lines.
         unit: The unit of these numbers.
-        allowed: A control character that may occur; "" for none.
+        lists: Whether a text may be a list of names; see `LIST`.
     """
 
     def is_broken(text: str) -> bool:
-        name = class_name_of(text.replace(allowed, "") if allowed else text)
-        return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+        names = text.split(LIST) if lists and text.startswith(LIST) else [text]
+        return any(_has_control_character(class_name_of(name)) for name in names)
 
     what = "{have} a label with a line break or another control character. Is a quote not closed?"
     _check_texts(path, labels, lines, unit, is_broken, what)
@@ -169,6 +194,10 @@ def _check_texts(
     rows = np.flatnonzero(np.isin(labels.codes, wrong)) if wrong else ()
     if len(rows):
         raise DataError(f"{path}: {rows_with(what, lines[rows].tolist(), unit)}")
+
+
+def _has_control_character(text: str) -> bool:
+    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def _same(texts: Mapping[str, str]) -> list[tuple[str, str]]:

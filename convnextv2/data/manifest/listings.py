@@ -108,9 +108,7 @@ class Folders:
 
     def _spelled(self, text: str) -> str | None:
         """Return the path of a folder, whose Unicode form or letter case may differ."""
-        if text.startswith("~"):
-            text = os.path.expanduser(text)
-        full = os.path.normpath(os.path.join(self._base, text))
+        full = os.path.normpath(os.path.join(self._base, _without_tilde(text)))
         if os.path.isdir(full):
             return "" if full == "." else full
         here, *rest = self._deepest(full)
@@ -135,6 +133,14 @@ class Folders:
             parts.append(part)
         yield full or "."
         yield from reversed(parts)
+
+
+def _without_tilde(text: str) -> str:
+    """Replace ~ or ~USER at the start of a path by the home folder, if there is one."""
+    try:
+        return os.path.expanduser(text)
+    except ValueError:  # a zero character or half a surrogate pair after ~
+        return text
 
 
 def _nfc(text: str) -> str:

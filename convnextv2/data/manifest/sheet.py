@@ -47,7 +47,8 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 )
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _BLANKS = " "
-_EMPTY = f'{"".join(_SEPARATORS)}" \n'
+_EMPTY = re.compile(r'[\s",;|]*')
+"""What a line holds that has no text."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,9 @@ def _open_text(
     """Open a table whose rows are lines."""
     declared, first = "", ""
     with open(path, encoding=encoding) as file:
-        lines = (line.rstrip("\n") for line in file if line.strip(_EMPTY))
+        lines = (line.rstrip("\n") for line in file if not _EMPTY.fullmatch(line))
         first = next(lines, "")
-        if said := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
+        if said := re.fullmatch(r"sep=([^\"\r])\s*", first, re.IGNORECASE):
             declared, first = said[1], next(lines, "")
     if not first:
         raise DataError(f"{path}: is empty.")
@@ -243,7 +244,7 @@ def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
     try:
         for fields in reader:
             line = reader.line_num
-            if any(fields):
+            if any(map(str.strip, fields)):
                 yield line, fields
     except csv.Error as error:
         if "limit" in str(error):
@@ -289,7 +290,12 @@ def _open_json(path: Path, encoding: str, notes: tuple[str, ...], *, is_lines: b
             for i, key in enumerate(header):
                 value = row.get(key) if i in used else None
                 if i in lists and isinstance(value, list) and all(map(_is_plain, value)):
-                    fields.append(LIST + LIST.join(map(_as_text, value)))
+                    names = list(map(_as_text, value))
+                    if broken := next((name for name in names if LIST in name), ""):
+                        what = f"{quoted(key)} has the name {quoted(broken)}"
+                        remedy = "Expected a name without control characters."
+                        raise DataError(f"{path}, {unit} {line}: {what}. {remedy}")
+                    fields.append(LIST + LIST.join(names))
                     continue
                 if isinstance(value, list | dict):
                     kind = "a list" if isinstance(value, list) else "an object"

@@ -21,7 +21,12 @@ from convnextv2.data.manifest.label_sets import (
     separator_hint,
     single_names,
 )
-from convnextv2.data.manifest.labels import clean_labels, clean_splits, flag_words
+from convnextv2.data.manifest.labels import (
+    check_class_names,
+    clean_labels,
+    clean_splits,
+    flag_words,
+)
 from convnextv2.data.manifest.packed import Words, count_words, quoted
 from convnextv2.data.manifest.sheet import Row, Sheet, open_sheet
 from convnextv2.data.path_list import PathList
@@ -164,6 +169,7 @@ def _labels(
     """Read one label for each used row, or several. Also returns notes."""
     if content.labels is None:
         return None, None, ()
+    check_class_names(path, content.classes or known)
     rows = np.flatnonzero(used)
     texts, lines, unit = content.labels.take(rows), content.lines[rows], content.unit
     if reads_several(texts, content.classes, kind, separator):
@@ -188,7 +194,10 @@ def _base(path: Path, images_dir: str | Path | None) -> Path:
     """Return the folder that relative paths start from."""
     if not images_dir:
         return path.parent
-    folder = Path(images_dir).expanduser()
+    try:
+        folder = Path(images_dir).expanduser()
+    except RuntimeError:  # ~USER, who is unknown here
+        folder = Path(images_dir)
     for place in (folder, path.parent / folder):
         if place.is_dir():
             return place

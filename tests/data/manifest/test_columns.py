@@ -1,8 +1,12 @@
 """Which columns of a table hold what."""
 
+import shlex
 from pathlib import Path
 
+import pytest
 from image_tables import read, refused
+
+from convnextv2.recipe.columns import read_columns
 
 
 def test_columns_can_be_named_or_numbered(here: Path) -> None:
@@ -82,4 +86,25 @@ def test_columns_of_classes_must_be_just_that(here: Path) -> None:
         "line 2 has 640 in height. Of the columns width, height, "
         "name the one with the labels: --columns label=COLUMN, or those with 0 and 1: "
         "--columns 'label=COLUMN|COLUMN'"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Image File,File Name,label\nhat/1.jpg,x,hat\n",
+        "path,label,label\nhat/1.jpg,hat,shoe\n",
+        '"what, where",kind of thing\nhat/1.jpg,hat\n',
+    ],
+)
+def test_remedies_name_columns_as_a_shell_and_the_option_take_them(here: Path, text: str) -> None:
+    remedy = refused(text).partition("--columns ")[2]
+    [option] = shlex.split(remedy)
+    table = read(text, columns=read_columns(option))
+    assert list(table.paths) == ["hat/1.jpg"] and list(table.labels) == ["hat"]
+
+
+def test_columns_without_names_are_called_that(here: Path) -> None:
+    assert refused("Unnamed: 0,Unnamed: 1\nhat/1.jpg,hat\n").startswith(
+        "list.csv: has no column with the paths of images. None of its columns has a name."
     )

@@ -1,9 +1,11 @@
 """Which files the paths in a table mean."""
 
+import json
 import os
 import unicodedata
 from pathlib import Path
 
+import pytest
 from image_tables import place, read, refused
 
 
@@ -100,3 +102,22 @@ def test_links_are_images_but_folders_and_broken_links_are_not(here: Path) -> No
         "3 of 4 images are not in ./: broken.jpg (line 2), loop.jpg (line 3), folder.jpg (line 4)."
         in message
     )
+
+
+@pytest.mark.parametrize("start", ["~\0", "~\ud800", "~nobody-is-called-this"])
+def test_a_home_that_cannot_be_is_a_folder_that_is_not_there(here: Path, start: str) -> None:
+    table = read(json.dumps([{"path": f"{start}/hat/1.jpg", "label": "a"}]), "list.json")
+    assert list(table.paths) == ["hat/1.jpg"] and "is not there" in table.notes[0]
+    message = refused(json.dumps([{"path": f"{start}/9.jpg", "label": "a"}]), "list.json")
+    assert message.startswith("list.json: 1 of 1 images is not in ./")
+
+
+def test_the_folder_of_the_images_may_name_a_user_who_is_unknown(here: Path) -> None:
+    assert refused("path,label\n1.jpg,a\n", images_dir="~nobody-is-called-this/hat") == (
+        "images_dir = ~nobody-is-called-this/hat: no such folder, neither here nor beside list.csv."
+    )
+
+
+def test_remedies_can_be_typed_in_a_shell(here: Path) -> None:
+    place(["my sets/pictures/x.jpg"])
+    assert refused("path,label\nx.jpg,a\n").endswith("It is there: --images_dir 'my sets/pictures'")

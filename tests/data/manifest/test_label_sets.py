@@ -247,3 +247,32 @@ def test_a_blank_is_a_separator_as_it_is_or_in_words(here: Path, blank: str) -> 
     recipe, _ = read_recipe({"data_dir": "t.csv", "label_separator": blank})
     training, _ = find_sources(recipe, labelled=True)
     assert training.class_names == ("cat", "dog") and training.is_multi_label
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (["hat", "sh\noe"], "class 2 is called 'sh\\noe', expected a name in one line"),
+        (["", "hat"], "class 1 is called '', expected a name in one line"),
+        (["hat", "hat"], "class 1 and class 2 are both called hat"),
+    ],
+)
+def test_names_of_classes_are_one_line_each(here: Path, classes: list[str], said: str) -> None:
+    for label in (0, [0]):
+        listed = {"classes": classes}
+        images = [{"img_path": "1.jpg", "gt_label": label}]
+        assert said in refused(json.dumps({"metainfo": listed, "data_list": images}), "m.json")
+    if all(classes):
+        header = ",".join(f'"{name}"' for name in classes)
+        for kind in ("single", "multi"):
+            assert said in refused(f"path,{header}\n1.jpg,1,0\n2.jpg,0,1\n", kind=kind)
+
+
+def test_control_characters_in_one_of_several_names_are_refused(here: Path) -> None:
+    assert "1 row has a label with a line break or another control character, in line 3" in refused(
+        "path,label\n1.jpg,a|b\n2.jpg,a\x1fb|a\n"
+    )
+    rows = [{"path": "1.jpg", "label": ["a"]}, {"path": "2.jpg", "label": ["a\x1fb"]}]
+    assert refused(json.dumps(rows), "t.json") == (
+        "t.json, entry 2: label has the name 'a\\x1fb'. Expected a name without control characters."
+    )

@@ -131,3 +131,14 @@ def test_json_lists_and_later_keys(here: Path) -> None:
     ):
         table = read(text, name)
         assert list(table.labels) == ["true", "2.5"] and list(table.splits) == ["", "val"]
+
+
+def test_lines_that_only_look_empty_are_passed_over(here: Path) -> None:
+    for empty in ('" ",\n', "\u00a0\n", " ,\t\n"):
+        table = read(f"{empty}path,label\n{empty}hat/1.jpg,hat\n")
+        assert list(table.paths) == ["hat/1.jpg"] and list(table.labels) == ["hat"]
+
+
+@pytest.mark.parametrize("mark", ['"', "\r\r"])
+def test_a_declared_separator_that_csv_cannot_have_is_not_one(here: Path, mark: str) -> None:
+    assert "has no column with the paths of images" in refused(f"sep={mark}\npath,label\n")
