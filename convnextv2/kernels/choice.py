@@ -50,7 +50,8 @@ def choose(choice: Choice, device: torch.device | None = None) -> str:
         What the choice comes to on this device: "native", "plain", or "plain" and the reason.
 
     Raises:
-        DeviceError: The choice is "native", and the kernels cannot be compiled.
+        DeviceError: The choice is "native", and the kernels cannot be compiled, or the device has
+            none.
     """
     global _choice
     changed = (choice == "plain") != (_choice == "plain")
@@ -79,7 +80,8 @@ def _against(device: torch.device) -> str:
     """Say why a device that is no CPU does without the kernels; "" if it has them."""
     if device.type != "cuda":
         return f"there are none for {device.type}"
-    return reason_against(torch.cuda.current_device() if device.index is None else device.index)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return reason_against(index, torch.float32)
 
 
 def chosen() -> Choice:

@@ -20,10 +20,11 @@ MIN_CAPABILITY = (8, 0)
 
 
 @cache
-def reason_against(index: int, dtype: torch.dtype = torch.float32) -> str:
+def reason_against(index: int, dtype: torch.dtype) -> str:
     """Say why a GPU cannot use the kernels.
 
     A failure of the compiler or a wrong result is also printed to stderr, since it is unexpected.
+    The answer is kept, so that kernels are compared once for each GPU and dtype.
 
     Args:
         index: The number of the GPU, as PyTorch counts them.

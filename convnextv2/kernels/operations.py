@@ -1,7 +1,8 @@
 """The kernels as operations of PyTorch: the library's on the CPU, Triton's on a GPU.
 
 torch.compile takes them into its graphs as they are. Whether they are used is decided in `choice`,
-not here.
+not here. Kernels read and write memory at addresses that follow from sizes, so each operation first
+checks that its tensors have the sizes that belong together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from convnextv2.kernels import checks
 from convnextv2.kernels.library import call, floats
 from convnextv2.kernels.sources import IS_X86
 
@@ -27,6 +29,7 @@ def _operation(
     run: Callable[..., Any] | None,
     fake: Callable[..., Any],
     *,
+    check: Callable[..., None] | None = None,
     gpu: str | None = None,
 ) -> None:
     """Define an operation.
@@ -35,15 +38,28 @@ def _operation(
         schema: Its name and signature.
         run: What computes it on the CPU; None if nothing does.
         fake: What returns empty tensors of the result's shape and dtype.
+        check: What raises ValueError if sizes do not belong together; None if `run` does.
         gpu: The module of `kernels.gpu` that has a function of the operation's name; None for none.
     """
     _OPERATIONS.define(schema)
     name = schema.partition("(")[0]
     if run is not None:
-        _OPERATIONS.impl(name, run, "CPU")
+        _OPERATIONS.impl(name, checked(check, run), "CPU")
     if gpu is not None:
-        _OPERATIONS.impl(name, _with_triton(gpu, name), "CUDA")
+        _OPERATIONS.impl(name, checked(check, _with_triton(gpu, name)), "CUDA")
     torch.library.register_fake(f"convnextv2::{name}", fake, lib=_OPERATIONS)
+
+
+def checked(check: Callable[..., None] | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that checks its arguments before it computes."""
+    if check is None:
+        return run
+
+    def run_checked(*arguments: Any) -> Any:
+        check(*arguments)
+        return run(*arguments)
+
+    return run_checked
 
 
 def _with_triton(module: str, name: str) -> Callable[..., Any]:
@@ -65,7 +81,7 @@ def _depthwise(
 ) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel():
-        places = _checked(places, x, shape)
+        places = _inside(places, shape)
         bias = None if bias is None else floats(bias)
         call("depthwise", x, places, *shape, x, floats(weight), bias, y)
     return y
@@ -77,30 +93,19 @@ def _depthwise_weight(
     x, gradient = x.contiguous(), gradient.contiguous()
     result = x.new_zeros(50, shape[-1], dtype=torch.float32)
     if x.numel():
-        call("depthwise_weight", x, _checked(places, x, shape), *shape, x, gradient, result)
+        call("depthwise_weight", x, _inside(places, shape), *shape, x, gradient, result)
     return result
 
 
-def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | None:
-    """Return the places, contiguous, after checking that the library stays within its memory.
+def _inside(places: Tensor | None, shape: list[int]) -> Tensor | None:
+    """Return the places, contiguous, after checking that they lie on the canvases.
 
     Raises:
-        ValueError: The runs do not fit on the canvases.
         IndexError: A place is outside its image's canvas.
     """
-    images, runs, run, height, width, channels = shape
-    fits = (
-        runs * run == height * width
-        if places is None
-        else places.numel() == images * runs and places.dtype == torch.int64
-    )
-    if x.numel() != images * runs * run * channels or width % run or not fits:
-        raise ValueError(
-            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
-            f"{width}"
-        )
     if places is None:
         return None
+    images, runs, run, height, width, _ = shape
     places = places.contiguous()
     per_image = height * (width // run)
     first = torch.arange(0, images * per_image, per_image, device=places.device)
@@ -218,6 +223,7 @@ _operation(
     "SymInt[] shape) -> Tensor",
     _depthwise,
     _like,
+    check=checks.depthwise,
     gpu="depthwise",
 )
 _operation(
@@ -225,6 +231,7 @@ _operation(
     "-> Tensor",
     _depthwise_weight,
     lambda x, gradient, places, runs, shape: x.new_empty(50, shape[-1], dtype=torch.float32),
+    check=checks.depthwise_weight,
     gpu="depthwise",
 )
 _operation(
@@ -234,6 +241,7 @@ _operation(
         _like(x),
         *(x.new_empty(math.prod(x.shape[:-1]), dtype=torch.float32) for _ in range(2)),
     ),
+    check=checks.layer_norm,
     gpu="layer_norm",
 )
 _operation(
@@ -241,12 +249,14 @@ _operation(
     "Tensor rstds) -> (Tensor, Tensor)",
     None,
     lambda x, *others: (_like(x), x.new_empty(2, x.shape[-1], dtype=torch.float32)),
+    check=checks.layer_norm_backward,
     gpu="layer_norm",
 )
 _operation(
     "gelu_squares(Tensor x, SymInt images, bool tanh) -> Tensor",
     _gelu_squares,
     lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+    check=checks.sums,
     gpu="gelu_grn",
 )
 _operation(
@@ -258,23 +268,27 @@ _operation(
     "squares(Tensor x, SymInt images) -> Tensor",
     _squares,
     lambda x, images: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+    check=checks.sums,
 )
 _operation(
     "gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor",
     _gelu_scale,
     _like,
+    check=checks.gelu_scale,
     gpu="gelu_grn",
 )
 _operation(
     "gelu_products(Tensor x, Tensor gradient, SymInt images, bool tanh) -> Tensor",
     _gelu_products,
     lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
+    check=checks.gelu_products,
     gpu="gelu_grn",
 )
 _operation(
     "gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor",
     _gelu_backward,
     _like,
+    check=checks.gelu_backward,
     gpu="gelu_grn",
 )
 

@@ -18,9 +18,9 @@ from kernels.reference import gradients, relative
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-import convnextv2.kernels.operations  # noqa: F401 - defines what is overridden here
-from convnextv2.kernels import functional
+from convnextv2.kernels import checks, functional
 from convnextv2.kernels.gpu import call, depthwise, gelu_grn, layer_norm
+from convnextv2.kernels.operations import checked  # this module defines what is overridden here
 from convnextv2.kernels.run_table import run_table
 from convnextv2.kernels.selfcheck import GPU, disagreement
 from convnextv2.model.layers import GlobalResponseNorm
@@ -36,7 +36,8 @@ for module, names in (
     (layer_norm, ("layer_norm", "layer_norm_backward")),
 ):
     for name in names:
-        KERNELS.impl(name, getattr(module, name), "CPU", allow_override=True)
+        run = checked(getattr(checks, name, checks.sums), getattr(module, name))
+        KERNELS.impl(name, run, "CPU", allow_override=True)
 
 
 @pytest.fixture
@@ -216,7 +217,20 @@ def test_nothing_is_computed_of_nothing() -> None:
 def test_sizes_that_do_not_fit_are_an_error() -> None:
     x = torch.randn(1, 4, 3, 8)
     with pytest.raises(ValueError, match="do not fit on canvases of 4 x 4"):
-        depthwise.depthwise(x, torch.ones(49, 8), None, None, None, [1, 4, 3, 4, 4, 8])
+        torch.ops.convnextv2.depthwise(x, torch.ones(49, 8), None, None, None, [1, 4, 3, 4, 4, 8])
+
+
+def test_places_and_runs_may_be_views(one_program: None) -> None:
+    torch.manual_seed(0)
+    x, taps, shape = torch.randn(1, 4, 2, 8), torch.randn(49, 8), [1, 4, 2, 4, 4, 8]
+    places = torch.tensor([0, 2, 3, 5])
+    runs = run_table(places, 1, (4, 4), 2)
+    expected = depthwise.depthwise(x, taps, None, places, runs, shape)
+    views = [torch.stack([each, each + 1], 1)[:, 0] for each in (places, runs)]
+    assert not any(each.is_contiguous() for each in views)
+    assert torch.equal(depthwise.depthwise(x, taps, None, *views, shape), expected)
+    both = depthwise.depthwise_weight(x, x, places, runs, shape)
+    assert torch.equal(depthwise.depthwise_weight(x, x, *views, shape), both)
 
 
 def test_operations_say_what_they_return() -> None:

@@ -103,3 +103,12 @@ def test_other_devices_have_none() -> None:
     with pytest.raises(DeviceError, match="kernels = native: there are none for mps"):
         choice.choose("native", torch.device("mps"))
     assert not choice.are_used_for(torch.empty(1, device="meta"))
+
+
+def test_float32_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the verb asks for the device, or the first tensor does."""
+    pytest.importorskip("triton")
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(gpus, "disagreement", lambda _, dtypes, **__: asked.extend(dtypes) or "")
+    assert choice.choose("auto", GPU) == "native" and choice._are_on_gpu(3, torch.float32)
+    assert asked == [torch.float32]

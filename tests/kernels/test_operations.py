@@ -1,5 +1,8 @@
 """The library's functions as operations of PyTorch."""
 
+import re
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,10 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 
 pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
+
+X, TAPS, ONES = torch.randn(2, 12, 3, 8), torch.ones(49, 8), torch.ones(2, 8)
+SHAPE, PLACES = [2, 12, 3, 6, 6, 8], torch.arange(24)
+"""Whole canvases of 6 x 6 positions, in runs of three."""
 
 
 @pytest.mark.parametrize("form", ["none", "tanh"])
@@ -39,6 +46,31 @@ def test_operations_say_what_they_return() -> None:
         torch.library.opcheck(
             operation.default, arguments, test_utils=("test_schema", "test_faketensor")
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("depthwise", (X, torch.ones(49, 4), None, None, None, SHAPE), "weight has the shape"),
+        ("depthwise", (X, TAPS, torch.ones(4), None, None, SHAPE), "bias has the shape"),
+        ("depthwise", (X, TAPS, None, PLACES[:-1], None, SHAPE), "2 x 12 runs of 3 positions"),
+        ("depthwise", (X, TAPS, None, PLACES, PLACES[1:], SHAPE), "runs has the shape"),
+        ("depthwise_weight", (X, X[:1], None, None, SHAPE), "gradient has the shape"),
+        ("gelu_squares", (X, 5, False), "72 positions cannot be those of 5 images"),
+        ("squares", (X, 0), "72 positions cannot be those of 0 images"),
+        ("gelu_scale", (X, torch.ones(2, 4), torch.ones(8), False), "scale has the shape (2, 4)"),
+        ("gelu_scale", (X, torch.ones(2, 8), torch.ones(4), False), "shift has the shape (4,)"),
+        ("gelu_products", (X, X[:1], 2, False), "gradient has the shape"),
+        ("gelu_backward", (X, X[:1], ONES, ONES, False), "gradient has the shape"),
+        ("gelu_backward", (X, X, ONES, torch.ones(1, 8), False), "pull has the shape (1, 8)"),
+    ],
+)
+def test_sizes_that_do_not_belong_together_are_errors(
+    name: str, arguments: tuple[Any, ...], said: str
+) -> None:
+    """Otherwise, memory beyond a tensor's end would be read or written."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        getattr(torch.ops.convnextv2, name)(*arguments)
 
 
 def test_one_compiled_graph_has_them_inside() -> None:

@@ -169,17 +169,8 @@ def _weight_gradient(
 
 
 def _counted(shape: list[int], places: Tensor | None) -> list[int]:
-    """Count each position of whole canvases as a run, so that one kernel serves all widths.
-
-    Raises:
-        ValueError: The runs do not fit on the canvases.
-    """
-    images, runs, run, height, width, channels = shape
-    if width % run or (places is None and runs * run != height * width):
-        raise ValueError(
-            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
-            f"{width}"
-        )
+    """Count each position of whole canvases as a run, so that one kernel serves all widths."""
+    images, _, _, height, width, channels = shape
     return shape if places is not None else [images, height * width, 1, height, width, channels]
 
 
@@ -216,8 +207,8 @@ def depthwise(
             x,
             weight,
             weight if bias is None else bias.float().contiguous(),
-            x if places is None else places,
-            x if runs is None else runs,
+            x if places is None else places.contiguous(),
+            x if runs is None else runs.contiguous(),
             y,
             total,
             runs_per_image,
@@ -263,8 +254,8 @@ def depthwise_weight(
         _weight_gradient[(parts, 7, blocks)](
             x,
             gradient,
-            x if places is None else places,
-            x if runs is None else runs,
+            x if places is None else places.contiguous(),
+            x if runs is None else runs.contiguous(),
             partial,
             total,
             runs_per_image,

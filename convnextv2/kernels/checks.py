@@ -1,0 +1,114 @@
+"""Checks that tensors have the sizes that belong together, one for each operation.
+
+Kernels compute addresses from sizes and check nothing, so that with a wrong size they would read or
+write outside of their tensors. Each check takes the arguments of its operation in
+`kernels.operations`, and raises ValueError. Only shapes and dtypes are looked at: nothing here
+waits for a device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _check_shape(name: str, value: Tensor, *expected: int) -> None:
+    if value.shape != expected:
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {expected}")
+
+
+def _check_images(x: Tensor, images: int) -> None:
+    """Check that the positions of x can be those of so many images."""
+    positions = x.numel() // max(1, x.shape[-1])
+    if images < 0 or (positions and (not images or positions % images)):
+        raise ValueError(
+            f"x has the shape {tuple(x.shape)}, whose {positions} positions cannot be those of "
+            f"{images} images"
+        )
+
+
+def _check_layout(x: Tensor, places: Tensor | None, table: Tensor | None, shape: list[int]) -> None:
+    """Check that runs fit on their canvases; that they lie there is not known before one reads."""
+    images, runs, run, height, width, channels = shape
+    fits = (
+        runs * run == height * width
+        if places is None
+        else places.numel() == images * runs and places.dtype == torch.int64
+    )
+    # If x has elements, a run has a position.
+    if x.numel() != images * runs * run * channels or (x.numel() and (width % run or not fits)):
+        raise ValueError(
+            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
+            f"{width}"
+        )
+    if table is not None:
+        _check_shape("runs", table, images * height * (width // max(1, run)))
+    elif x.is_cuda and places is not None:
+        raise ValueError("runs is None, expected run_table of the places, which a GPU needs")
+
+
+def depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    places: Tensor | None,
+    runs: Tensor | None,
+    shape: list[int],
+) -> None:
+    """Check what the convolution reads."""
+    _check_layout(x, places, runs, shape)
+    _check_shape("weight", weight, 49, shape[-1])
+    if bias is not None:
+        _check_shape("bias", bias, shape[-1])
+
+
+def depthwise_weight(
+    x: Tensor, gradient: Tensor, places: Tensor | None, runs: Tensor | None, shape: list[int]
+) -> None:
+    """Check what the gradient of the convolution's weight is added up from."""
+    _check_layout(x, places, runs, shape)
+    _check_shape("gradient", gradient, *x.shape)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
+    """Check what layer normalisation reads."""
+    _check_shape("weight", weight, x.shape[-1])
+    _check_shape("bias", bias, x.shape[-1])
+
+
+def layer_norm_backward(
+    x: Tensor, gradient: Tensor, weight: Tensor, means: Tensor, rstds: Tensor
+) -> None:
+    """Check what the gradients of layer normalisation are computed from."""
+    _check_shape("gradient", gradient, *x.shape)
+    _check_shape("weight", weight, x.shape[-1])
+    for name, moments in (("means", means), ("rstds", rstds)):
+        _check_shape(name, moments, math.prod(x.shape[:-1]))
+
+
+def sums(x: Tensor, images: int, *_: object) -> None:
+    """Check what sums over the positions of each image are added up from."""
+    _check_images(x, images)
+
+
+def gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> None:
+    """Check what GELU is scaled by."""
+    _check_images(x, len(scale))
+    _check_shape("scale", scale, len(scale), x.shape[-1])
+    _check_shape("shift", shift, x.shape[-1])
+
+
+def gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> None:
+    """Check what the sums of products with GELU are added up from."""
+    _check_images(x, images)
+    _check_shape("gradient", gradient, *x.shape)
+
+
+def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh: bool) -> None:
+    """Check what the gradient of GELU is computed from."""
+    _check_images(x, len(scale))
+    _check_shape("gradient", gradient, *x.shape)
+    _check_shape("scale", scale, len(scale), x.shape[-1])
+    _check_shape("pull", pull, *scale.shape)
