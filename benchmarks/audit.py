@@ -86,7 +86,7 @@ def write(picture: Image.Image, path: Path, quality: int = 92) -> None:
     picture.save(path, quality=quality)
 
 
-def trim(root: Path, chance: np.random.Generator) -> None:
+def trim(root: Path, rng: np.random.Generator) -> None:
     """Leave out rare classes, and images beyond the most that a set may have."""
     for folder in sorted((root / "train").iterdir()):
         if len(list(folder.iterdir())) < MIN_IN_CLASS:
@@ -97,11 +97,11 @@ def trim(root: Path, chance: np.random.Generator) -> None:
         if folder.name not in kept:
             shutil.rmtree(folder)
     paths = sorted(root.glob("*/*/*"))
-    for i in chance.permutation(len(paths))[MAX_IMAGES:].tolist():
+    for i in rng.permutation(len(paths))[MAX_IMAGES:].tolist():
         paths[i].unlink()
 
 
-def changed(picture: Image.Image, kind: int, chance: np.random.Generator) -> Image.Image:
+def changed(picture: Image.Image, kind: int, rng: np.random.Generator) -> Image.Image:
     """Change a copy in one of five ways."""
     width, height = picture.size
     if kind == 1:
@@ -109,7 +109,7 @@ def changed(picture: Image.Image, kind: int, chance: np.random.Generator) -> Ima
     if kind == 2:
         return ImageEnhance.Brightness(picture).enhance(1.15)
     if kind == 3:
-        left, top, right, bottom = chance.uniform(0, 0.06, 4)
+        left, top, right, bottom = rng.uniform(0, 0.06, 4)
         edges = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         return picture.crop(tuple(round(edge) for edge in edges))
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if kind == 4 else picture
@@ -128,20 +128,20 @@ def broken(data: bytes, kind: int) -> bytes:
     )[kind]
 
 
-def plant(root: Path, chance: np.random.Generator) -> dict:
+def plant(root: Path, rng: np.random.Generator) -> dict:
     """Plant the faults, and say where they are."""
     training = sorted(str(path) for path in (root / "train").glob("*/*"))
     classes = sorted(folder.name for folder in (root / "train").iterdir())
-    order = chance.permutation(len(training)).tolist()
+    order = rng.permutation(len(training)).tolist()
     leaks, bad = order[:LEAKS], order[LEAKS : LEAKS + BAD]
     wrong = order[LEAKS + BAD : LEAKS + BAD + round(WRONG * len(training))]
     planted: dict = {"leaks": [], "bad": [], "wrong": {}}
     for number, i in enumerate(leaks):
         path = Path(training[i])
         with Image.open(path) as image:
-            copy = changed(image.convert("RGB"), number % 5, chance)
+            copy = changed(image.convert("RGB"), number % 5, rng)
         target = root / "val" / path.parent.name / f"leak-{number}.jpg"
-        write(copy, target, int(chance.integers(50, 92)))
+        write(copy, target, int(rng.integers(50, 92)))
         planted["leaks"].append(str(target))
     for number, i in enumerate(bad):
         path = Path(training[i])
@@ -150,7 +150,7 @@ def plant(root: Path, chance: np.random.Generator) -> dict:
     for number, i in enumerate(wrong):
         path = Path(training[i])
         others = [name for name in classes if name != path.parent.name]
-        target = root / "train" / others[chance.integers(len(others))] / f"wrong-{number}.jpg"
+        target = root / "train" / others[rng.integers(len(others))] / f"wrong-{number}.jpg"
         planted["wrong"][str(path.rename(target))] = path.parent.name
     return planted
 
@@ -301,13 +301,13 @@ def main() -> None:
     for seed, (name, make) in enumerate(
         (("clothing", clothing), ("cells", cells), ("garments", garments))
     ):
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         root, out = arguments.out / name / "data", arguments.out / name / "audit"
         shutil.rmtree(arguments.out / name, ignore_errors=True)
         root.mkdir(parents=True)
         make(arguments.data, root)
-        trim(root, chance)
-        planted = plant(root, chance)
+        trim(root, rng)
+        planted = plant(root, rng)
         (arguments.out / name / "planted.json").write_text(json.dumps(planted, indent=2))
         counts = Counter(path.parent.name for path in root.glob("train/*/*"))
         record, took = run_audit(root, out, arguments.init)

@@ -47,9 +47,9 @@ def colours() -> v2.Transform:
 
 def endless(count: int, batch: int, seed: int) -> Iterator[list[int]]:
     """Yield batches of indices for ever, each image once in a pass. Partial batches are dropped."""
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(count, generator=chance).tolist()
+        order = torch.randperm(count, generator=generator).tolist()
         for start in range(0, count - batch + 1, batch):
             yield order[start : start + batch]
 

@@ -190,9 +190,9 @@ class Folder:
 
 def endless(images: Folder, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches for ever, each image once in a pass. Partial batches are dropped."""
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(images), generator=chance).tolist()
+        order = torch.randperm(len(images), generator=generator).tolist()
         for start in range(0, len(order) - batch + 1, batch):
             pixels, targets = zip(*(images[i] for i in order[start : start + batch]), strict=True)
             yield torch.stack(pixels), torch.tensor(targets)

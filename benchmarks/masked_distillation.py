@@ -51,10 +51,10 @@ def masked_step(
     student: FCMAE, lessons: TileLessons, images: Tensor, mask_ratio: float
 ) -> Callable[[], Tensor]:
     """Make the forward pass of masked distillation."""
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def loss() -> Tensor:
-        masks = draw_masks(len(images), lessons.grid, mask_ratio, chance)
+        masks = draw_masks(len(images), lessons.grid, mask_ratio, generator)
         visible, masked = (tiles.to(images.device) for tiles in masks)
         return lessons.loss(student, images, visible, masked)
 

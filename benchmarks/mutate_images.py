@@ -173,86 +173,86 @@ def chunks(data: bytes) -> list[tuple[int, int]]:
     return found or [(begin, min(begin + 16, len(data))) for begin in range(0, len(data), 16)]
 
 
-def flip(data: bytearray, chance: np.random.Generator) -> bytes:
+def flip(data: bytearray, rng: np.random.Generator) -> bytes:
     """Turn over one to eight bits anywhere."""
-    for at in chance.integers(0, len(data), chance.integers(1, 9)):
-        data[at] ^= 1 << int(chance.integers(8))
+    for at in rng.integers(0, len(data), rng.integers(1, 9)):
+        data[at] ^= 1 << int(rng.integers(8))
     return bytes(data)
 
 
-def flip_header(data: bytearray, chance: np.random.Generator) -> bytes:
+def flip_header(data: bytearray, rng: np.random.Generator) -> bytes:
     """Turn over bits of the first 200 bytes."""
-    for at in chance.integers(0, min(200, len(data)), chance.integers(1, 5)):
-        data[at] ^= 1 << int(chance.integers(8))
+    for at in rng.integers(0, min(200, len(data)), rng.integers(1, 5)):
+        data[at] ^= 1 << int(rng.integers(8))
     return bytes(data)
 
 
-def cut(data: bytearray, chance: np.random.Generator) -> bytes:
+def cut(data: bytearray, rng: np.random.Generator) -> bytes:
     """Keep the beginning."""
-    return bytes(data[: chance.integers(1, len(data))])
+    return bytes(data[: rng.integers(1, len(data))])
 
 
-def cut_end(data: bytearray, chance: np.random.Generator) -> bytes:
+def cut_end(data: bytearray, rng: np.random.Generator) -> bytes:
     """Leave out the last few bytes."""
-    return bytes(data[: -int(chance.integers(1, 16))])
+    return bytes(data[: -int(rng.integers(1, 16))])
 
 
-def insert(data: bytearray, chance: np.random.Generator) -> bytes:
+def insert(data: bytearray, rng: np.random.Generator) -> bytes:
     """Put some bytes in between."""
-    at = int(chance.integers(0, len(data) + 1))
-    return bytes(data[:at]) + chance.bytes(int(chance.integers(1, 40))) + bytes(data[at:])
+    at = int(rng.integers(0, len(data) + 1))
+    return bytes(data[:at]) + rng.bytes(int(rng.integers(1, 40))) + bytes(data[at:])
 
 
-def remove(data: bytearray, chance: np.random.Generator) -> bytes:
+def remove(data: bytearray, rng: np.random.Generator) -> bytes:
     """Leave some bytes out."""
-    at = int(chance.integers(0, len(data)))
-    return bytes(data[:at] + data[at + int(chance.integers(1, 40)) :])
+    at = int(rng.integers(0, len(data)))
+    return bytes(data[:at] + data[at + int(rng.integers(1, 40)) :])
 
 
-def remove_chunk(data: bytearray, chance: np.random.Generator) -> bytes:
+def remove_chunk(data: bytearray, rng: np.random.Generator) -> bytes:
     """Leave a chunk out."""
-    begin, end = chosen(chunks(bytes(data)), chance)
+    begin, end = chosen(chunks(bytes(data)), rng)
     return bytes(data[:begin] + data[end:])
 
 
-def double_chunk(data: bytearray, chance: np.random.Generator) -> bytes:
+def double_chunk(data: bytearray, rng: np.random.Generator) -> bytes:
     """Put a chunk in twice, the copy anywhere between others."""
     found = chunks(bytes(data))
-    (begin, end), (at, _) = chosen(found, chance), chosen(found, chance)
+    (begin, end), (at, _) = chosen(found, rng), chosen(found, rng)
     return bytes(data[:at] + data[begin:end] + data[at:])
 
 
-def exchange_chunks(data: bytearray, chance: np.random.Generator) -> bytes:
+def exchange_chunks(data: bytearray, rng: np.random.Generator) -> bytes:
     """Let two chunks change places."""
     found = chunks(bytes(data))
-    (a, b), (c, d) = sorted((chosen(found, chance), chosen(found, chance)))
+    (a, b), (c, d) = sorted((chosen(found, rng), chosen(found, rng)))
     return bytes(data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]) if b <= c else bytes(data)
 
 
-def edit_chunk(data: bytearray, chance: np.random.Generator) -> bytes:
+def edit_chunk(data: bytearray, rng: np.random.Generator) -> bytes:
     """Change bytes of a chunk's beginning; the check sum of a PNG chunk is made right again."""
-    begin, end = chosen(chunks(bytes(data)), chance)
+    begin, end = chosen(chunks(bytes(data)), rng)
     end = min(end, len(data))
-    for at in chance.integers(begin, min(begin + 40, end), chance.integers(1, 4)):
-        data[at] = int(chance.choice([0, 1, 127, 128, 255, chance.integers(256)]))
+    for at in rng.integers(begin, min(begin + 40, end), rng.integers(1, 4)):
+        data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(256)]))
     if data.startswith(b"\x89PNG") and end - begin >= 12:
         data[end - 4 : end] = zlib.crc32(data[begin + 4 : end - 4]).to_bytes(4, "big")
     return bytes(data)
 
 
-def edit_number(data: bytearray, chance: np.random.Generator) -> bytes:
+def edit_number(data: bytearray, rng: np.random.Generator) -> bytes:
     """Replace two or four bytes of the first 200 by a number at an edge."""
-    size = int(chance.choice([2, 4]))
-    number = int(chance.choice([0, 1, 2, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**32 - 1]))
-    at = int(chance.integers(0, max(1, min(200, len(data)) - size)))
-    order = "little" if chance.random() < 0.5 else "big"
+    size = int(rng.choice([2, 4]))
+    number = int(rng.choice([0, 1, 2, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**32 - 1]))
+    at = int(rng.integers(0, max(1, min(200, len(data)) - size)))
+    order = "little" if rng.random() < 0.5 else "big"
     data[at : at + size] = (number % 256**size).to_bytes(size, order)  # type: ignore[arg-type]
     return bytes(data)
 
 
-def chosen(found: list[tuple[int, int]], chance: np.random.Generator) -> tuple[int, int]:
+def chosen(found: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
     """Choose one of the places."""
-    return found[int(chance.integers(len(found)))]
+    return found[int(rng.integers(len(found)))]
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -276,10 +276,10 @@ def mutants(
     """Number, name of the mutation, file."""
     sources = originals(kind, folder)
     for number in range(begin, end):
-        chance = np.random.default_rng([seed, FORMATS.index(kind), number])
-        mutation = MUTATIONS[int(chance.integers(len(MUTATIONS)))]
-        source = sources[int(chance.integers(len(sources)))]
-        yield number, mutation.__name__, mutation(bytearray(source), chance)
+        rng = np.random.default_rng([seed, FORMATS.index(kind), number])
+        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+        source = sources[int(rng.integers(len(sources)))]
+        yield number, mutation.__name__, mutation(bytearray(source), rng)
 
 
 def memory(key: str) -> int:

@@ -151,10 +151,10 @@ def interval(difference: np.ndarray, draws: int = 10_000) -> tuple[float, float]
     Returns:
         The bounds of the 95 % interval.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     seeds, images = difference.shape
     means = [
-        difference[chance.integers(0, seeds, seeds)][:, chance.integers(0, images, images)].mean()
+        difference[rng.integers(0, seeds, seeds)][:, rng.integers(0, images, images)].mean()
         for _ in range(draws)
     ]
     low, high = np.quantile(means, [0.025, 0.975])

@@ -136,11 +136,11 @@ def tars(folder: Path, images: int) -> None:
 
     root, packed = folder / f"photos-{images}", folder / f"tars-{images}"
     if not root.exists():
-        draw = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         for i in range(images):
             place = root / f"class{i % 20:02d}"
             place.mkdir(parents=True, exist_ok=True)
-            small = Image.fromarray(draw.integers(0, 256, (12, 12, 3), np.uint8))
+            small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8))
             data = io.BytesIO()
             small.resize((256, 256), Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
             (place / f"{i:06d}.jpg").write_bytes(data.getvalue())

@@ -145,9 +145,9 @@ def right_images(folder: Path, data: Path | None = None, split: str | None = Non
 
 def interval(differences: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
     """Return the 95 % interval of the mean of (images,), from resampled images."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     count = len(differences)
-    means = differences[chance.integers(0, count, (draws, count))].mean(1)
+    means = differences[rng.integers(0, count, (draws, count))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

@@ -164,10 +164,10 @@ def resplit(predictor: Predictor, data: Path) -> dict[str, float]:
     for folder in sorted((*data.glob("val/*"), *data.glob("test/*"))):
         column = predictor.scorer.class_names.index(folder.name)
         right += [scores.probs[:, column] for _, scores in predictor.scores(folder)]
-    probs, draw = np.concatenate(right), np.random.default_rng(0)
+    probs, rng = np.concatenate(right), np.random.default_rng(0)
     covered = []
     for _ in range(SPLITS):
-        fit, test = np.split(draw.permutation(probs), [len(probs) // 2])
+        fit, test = np.split(rng.permutation(probs), [len(probs) // 2])
         covered.append(float((test >= least_probability(fit, COVERAGE)).mean()))
     return {"mean": float(np.mean(covered)), "deviation": float(np.std(covered))}
 

@@ -35,9 +35,9 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
 def test_classes_of_pixels_are_measured_as_torchmetrics_does(
     scripts: dict[str, ModuleType],
 ) -> None:
-    chance = np.random.default_rng(0)
-    true = [chance.integers(0, 5, (7, 9), np.uint8) for _ in range(3)]
-    found = [np.where(chance.random((7, 9)) < 0.6, each, 4).astype(np.uint8) for each in true]
+    rng = np.random.default_rng(0)
+    true = [rng.integers(0, 5, (7, 9), np.uint8) for _ in range(3)]
+    found = [np.where(rng.random((7, 9)) < 0.6, each, 4).astype(np.uint8) for each in true]
     metric = MeanIoU(num_classes=5, per_class=True, input_format="index")
     joined = [torch.from_numpy(np.stack(each)).long().reshape(1, -1) for each in (found, true)]
     oracle = metric(*joined)

@@ -71,12 +71,12 @@ def study(arguments: argparse.Namespace) -> bool:
 
         straight = folder / "straight"
         uninterrupted(command(straight), straight)
-        draw = random.Random(f"{arguments.seed} {name}")
+        rng = random.Random(f"{arguments.seed} {name}")
         found: list[dict[str, Any]] = []
         while (killed := sum(len(run["kills"]) for run in found)) < arguments.kills:
             run = folder / f"run-{len(found)}"
             key = f"{name} {len(found)}"
-            state = draw.getrandbits(64)
+            state = rng.getrandbits(64)
             if key not in journal:
                 shutil.rmtree(run, ignore_errors=True)
                 left = arguments.kills - killed
@@ -99,14 +99,14 @@ def study(arguments: argparse.Namespace) -> bool:
 
 
 def endure(
-    command: Sequence[str], run: Path, draw: random.Random, kills: int, within_s: float
+    command: Sequence[str], run: Path, rng: random.Random, kills: int, within_s: float
 ) -> dict[str, Any]:
     """Give a command again and again, and kill it at random moments, until it ends by itself.
 
     Args:
         command: The program and its arguments.
         run: The run folder.
-        draw: Draws the moments.
+        rng: Draws the moments.
         kills: How many at most.
         within_s: A kill comes within so many seconds after a start.
 
@@ -122,7 +122,7 @@ def endure(
         before = steps_saved(run)
         process = Process(command, log)
         # Always drawn, so that the moments do not depend on how fast the machine is.
-        delay_s, what = draw.uniform(0, within_s), draw.choice(("all", "one"))
+        delay_s, what = rng.uniform(0, within_s), rng.choice(("all", "one"))
         delay = delay_s if len(found["kills"]) < kills else None
         code, first_s = _wait(process, run, before, delay)
         if first_s is not None:

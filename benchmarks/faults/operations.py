@@ -298,9 +298,9 @@ def study(arguments: argparse.Namespace) -> bool:
         straight, points = _straight(name, verb, knobs, data, out)
         chosen = [point for point in points if re.search(arguments.at, f"{point[0]} {point[1]}")]
         cases = {json.dumps(point): [point] for point in chosen[:: arguments.every]}
-        draw = random.Random(arguments.seed)
+        rng = random.Random(arguments.seed)
         for _ in range(arguments.twice):
-            pair = draw.sample(points, 2)
+            pair = rng.sample(points, 2)
             cases[json.dumps(pair)] = pair
         cases = {f"{name} {key}": case for key, case in cases.items()}
         _try_all(cases, journal, arguments.jobs, verb, knobs, data, straight)

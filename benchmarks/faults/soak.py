@@ -94,11 +94,11 @@ class Soak:
         command: Starts it and continues it.
         run: Its folder.
         out: Where its log goes.
-        draw: Draws what the faults leave open.
+        rng: Draws what the faults leave open.
     """
 
-    def __init__(self, command: list[str], run: Path, out: Path, draw: random.Random) -> None:
-        self._command, self.run, self.draw = command, run, draw
+    def __init__(self, command: list[str], run: Path, out: Path, rng: random.Random) -> None:
+        self._command, self.run, self.rng = command, run, rng
         self._log = out / "soak.log"
         self._log.unlink(missing_ok=True)
         self._journal = out / "soak.jsonl"
@@ -199,13 +199,13 @@ def _kill_rank(soak: Soak, process: Process) -> str:
 
 
 def _stop_rank(soak: Soak, process: Process) -> str:
-    rank = soak.draw.randrange(2)
+    rank = soak.rng.randrange(2)
     process.ranks()[rank].send_signal(signal.SIGSTOP)
     return f"rank {rank}"
 
 
 def _kill_worker(soak: Soak, process: Process) -> str:
-    worker = soak.draw.choice(process.workers())
+    worker = soak.rng.choice(process.workers())
     worker.kill()
     return f"process {worker.pid}"
 
@@ -227,10 +227,10 @@ def _flip_bit(soak: Soak, process: Process) -> str:
     process.kill()
     step = f"step-{steps_saved(soak.run):08d}"
     (newest,) = (soak.run / "checkpoints").glob(f"*{step}")
-    path = soak.draw.choice(sorted(newest.iterdir()))
+    path = soak.rng.choice(sorted(newest.iterdir()))
     content = bytearray(path.read_bytes())
-    place = soak.draw.randrange(len(content))
-    content[place] ^= 1 << soak.draw.randrange(8)
+    place = soak.rng.randrange(len(content))
+    content[place] ^= 1 << soak.rng.randrange(8)
     path.write_bytes(content)
     return f"{newest.name}/{path.name}, byte {place}"
 

@@ -117,13 +117,13 @@ def objects(
     size: int, device: torch.device, *, masks: bool
 ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
     """Draw the objects of a batch, as torchvision takes them and as we do."""
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     theirs, ours = [], []
     for _ in range(BATCH):
-        sides = torch.randint(size // 16, size // 3, (OBJECTS, 2), generator=chance)
-        corners = (torch.rand(OBJECTS, 2, generator=chance) * (size - sides)).long()
+        sides = torch.randint(size // 16, size // 3, (OBJECTS, 2), generator=generator)
+        corners = (torch.rand(OBJECTS, 2, generator=generator) * (size - sides)).long()
         boxes = torch.cat([corners, corners + sides], 1)
-        labels = torch.randint(CLASSES, (OBJECTS,), generator=chance)
+        labels = torch.randint(CLASSES, (OBJECTS,), generator=generator)
         # torchvision counts the background as class 0.
         their = {"boxes": boxes.float().to(device), "labels": (labels + 1).to(device)}
         our: dict[str, Tensor] = {"boxes": their["boxes"], "labels": labels.to(device)}

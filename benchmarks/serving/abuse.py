@@ -114,7 +114,7 @@ async def raw(port: int, data: bytes, *, then_wait: float = 0.0, half_close: boo
 
 
 def odd_connections(
-    port: int, photo: bytes, draw: random.Random
+    port: int, photo: bytes, rng: random.Random
 ) -> list[Callable[[], Coroutine[Any, Any, str]]]:
     """List what a client can do wrong below HTTP, each as a function that does it."""
     head = b"POST /v1/models/m/predict HTTP/1.1\r\nHost: x\r\n"
@@ -125,12 +125,12 @@ def odd_connections(
     return [
         lambda: raw(port, unfinished, half_close=True),
         lambda: raw(port, unfinished),  # the rest never comes: 408
-        lambda: raw(port, head[: draw.randrange(5, len(head))]),  # a head without end: closed
+        lambda: raw(port, head[: rng.randrange(5, len(head))]),  # a head without end: closed
         lambda: raw(port, head + b"Content-Length: 99999999\r\n\r\nabc"),
         lambda: raw(port, head + b"Content-Length: -5\r\n\r\nabc"),
         lambda: raw(port, head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
         lambda: raw(port, head + two_lengths),
-        lambda: raw(port, draw.randbytes(300)),
+        lambda: raw(port, rng.randbytes(300)),
         lambda: raw(port, b"GET / HTTP/9.9\r\n\r\n"),
         lambda: raw(port, many),  # more than it answers at a time
         lambda: raw(port, head + b"X: " + b"a" * 100_000 + b"\r\n\r\n"),
@@ -170,19 +170,19 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
     Returns:
         The answers, the memory before and after, and what is claimed.
     """
-    draw = random.Random(0)
+    rng = random.Random(0)
     counts: Counter[str] = Counter()
     gate = asyncio.Semaphore(64)
     with ours(artifact, "--read_timeout_s", "2", "--max_body_mb", "4") as (address, process):
         port = int(address.rpartition(":")[2])
-        connections = odd_connections(port, photo, draw)
+        connections = odd_connections(port, photo, rng)
 
         async def one(client: httpx.AsyncClient, number: int) -> None:
             async with gate:
                 if number % 5 == 0:
-                    counts[f"connection: {await draw.choice(connections)()}"] += 1
+                    counts[f"connection: {await rng.choice(connections)()}"] += 1
                     return
-                path, body, kind = bad_request(photo, draw)
+                path, body, kind = bad_request(photo, rng)
                 headers = {"Content-Type": kind}
                 try:
                     answer = await client.post(address + path, content=body, headers=headers)

@@ -53,47 +53,47 @@ def costly() -> list[bytes]:
     ]
 
 
-def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
+def bad_request(photo: bytes, rng: random.Random) -> tuple[str, bytes, str]:
     """Draw a request that should be refused, or at least survived.
 
     Args:
         photo: An image, which is damaged or cut.
-        draw: The random numbers.
+        rng: The random numbers.
 
     Returns:
         Its path, body and content type.
     """
     damaged = bytearray(photo)
-    for _ in range(draw.randint(1, 40)):
-        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+    for _ in range(rng.randint(1, 40)):
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
     tensor = {
         "name": "pixels",
-        "shape": draw.choice([[1], [-1, 64, 64, 3], [2**40, 2, 2, 3], []]),
-        "datatype": draw.choice(["UINT8", "BYTES", "FP64", 3]),
-        "data": draw.choice([[], [300], ["a"], [[1]], [1e99]]),
+        "shape": rng.choice([[1], [-1, 64, 64, 3], [2**40, 2, 2, 3], []]),
+        "datatype": rng.choice(["UINT8", "BYTES", "FP64", 3]),
+        "data": rng.choice([[], [300], ["a"], [[1]], [1e99]]),
     }
     part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nx\r\n'
     bodies = [
         bytes(damaged),
-        photo[: draw.randrange(len(photo))],
+        photo[: rng.randrange(len(photo))],
         b"",
-        draw.randbytes(draw.randint(1, 5000)),
+        rng.randbytes(rng.randint(1, 5000)),
         bomb(60_000, 60_000),
         bomb(2**31 - 1, 1),
-        b"GIF89a" + draw.randbytes(100),
+        b"GIF89a" + rng.randbytes(100),
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n",
         b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
-        b"RIFF\xff\xff\xff\xffWEBPVP8 " + draw.randbytes(60),
-        b"II*\x00\x08\x00\x00\x00" + draw.randbytes(200),
+        b"RIFF\xff\xff\xff\xffWEBPVP8 " + rng.randbytes(60),
+        b"II*\x00\x08\x00\x00\x00" + rng.randbytes(200),
         json.dumps(
-            {"images": draw.choice([[], [1], ["%%%"], [None], "x", {"a": 1}, [""] * 70, ["A" * 9]])}
+            {"images": rng.choice([[], [1], ["%%%"], [None], "x", {"a": 1}, [""] * 70, ["A" * 9]])}
         ).encode(),
         b'{"images": ["' + b"[" * 10_000,
         b"[" * 50_000,
         json.dumps({"inputs": [tensor]}).encode(),
-        part[:40] + draw.randbytes(50),
+        part[:40] + rng.randbytes(50),
         part * 200 + b"--b--\r\n",
-        draw.choice(costly()),
+        rng.choice(costly()),
     ]
     kinds = [
         "application/octet-stream",
@@ -123,7 +123,7 @@ def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
         "/nothing",
     ]
     return (
-        draw.choice(paths),
-        draw.choice(bodies),
-        draw.choice(kinds[:3]) if draw.random() < 0.7 else draw.choice(kinds),
+        rng.choice(paths),
+        rng.choice(bodies),
+        rng.choice(kinds[:3]) if rng.random() < 0.7 else rng.choice(kinds),
     )

@@ -40,10 +40,10 @@ def describe(small: NDArray[np.uint8], seed: int = 0) -> Tensor:
     """
     images = torch.from_numpy(small).permute(0, 3, 1, 2).float()
     images = F.interpolate(images, (_SIDE, _SIDE), mode="area")
-    chance = torch.Generator().manual_seed(seed)
-    patches = _normalised(_random_patches(images, chance))
+    generator = torch.Generator().manual_seed(seed)
+    patches = _normalised(_random_patches(images, generator))
     mean, whiten = _whitening(patches)
-    centres = _k_means((patches - mean) @ whiten, chance)
+    centres = _k_means((patches - mean) @ whiten, generator)
     found = []
     for batch in images.split(_BATCH):
         every = F.unfold(batch, _PATCH).transpose(1, 2)  # (n, positions, C * 36)
@@ -56,15 +56,15 @@ def describe(small: NDArray[np.uint8], seed: int = 0) -> Tensor:
     return torch.cat(found)
 
 
-def _random_patches(images: Tensor, chance: torch.Generator) -> Tensor:
+def _random_patches(images: Tensor, generator: torch.Generator) -> Tensor:
     """Cut patches at random places, float32 (n, C * 36)."""
     many = _PATCHES // len(images) + 1
     found = []
     for _ in range(min(many, 200)):
-        top, left = torch.randint(_SIDE - _PATCH + 1, (2,), generator=chance).tolist()
+        top, left = torch.randint(_SIDE - _PATCH + 1, (2,), generator=generator).tolist()
         found.append(images[:, :, top : top + _PATCH, left : left + _PATCH].flatten(1))
     patches = torch.cat(found)
-    order = torch.randperm(len(patches), generator=chance)
+    order = torch.randperm(len(patches), generator=generator)
     return patches[order[:_PATCHES]]
 
 
@@ -81,9 +81,9 @@ def _whitening(patches: Tensor) -> tuple[Tensor, Tensor]:
     return mean, vectors @ torch.diag((values.clamp(min=0) + _WHITENING).rsqrt()) @ vectors.T
 
 
-def _k_means(points: Tensor, chance: torch.Generator) -> Tensor:
+def _k_means(points: Tensor, generator: torch.Generator) -> Tensor:
     """Cluster points by Lloyd's algorithm, starting at random ones, and return the centres."""
-    first = torch.randperm(len(points), generator=chance)[: min(_GROUPS, len(points))]
+    first = torch.randperm(len(points), generator=generator)[: min(_GROUPS, len(points))]
     centres = points[first]
     for _ in range(_ROUNDS):
         nearest = torch.cdist(points, centres).argmin(1)

@@ -10,12 +10,12 @@ CLASSES = ("background", "red", "blue")
 
 def scene(seed: int, size: tuple[int, int] = (60, 80)) -> tuple[np.ndarray, np.ndarray]:
     """The pixels (H, W, 3) and the class indices (H, W) of a scene."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     height, width = size
-    pixels = chance.integers(60, 120, (height, width, 3))
+    pixels = rng.integers(60, 120, (height, width, 3))
     labels = np.zeros((height, width), np.uint8)
     for number, band in ((1, 0), (2, 2)):
-        top, left = chance.integers(0, height // 2), chance.integers(0, width // 2)
+        top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
         rows = slice(top, top + height // 3 + 1)
         columns = slice(left, left + width // 3 + 1)
         labels[rows, columns] = number
