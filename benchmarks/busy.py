@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def make_steps(work: str) -> None:
     if work == "fcmae":
         model = FCMAE(create_model("convnextv2_atto", num_classes=None))
         masks = draw_masks(BATCH, model.grid(SIZE, SIZE), 0.6, torch.Generator().manual_seed(0))
-        loss = lambda: model(images, *masks)  # noqa: E731
+        loss = partial(model, images, *masks)
     elif work == "supervised":
         model = create_model("convnextv2_atto")
         loss = classify(model)

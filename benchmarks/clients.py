@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
     def as_json(images: list[str]) -> bytes:
         return json.dumps({"images": images}).encode()
 
-    full = lambda: server.having(models.admission, "waiting", 4)  # noqa: E731
+    full = partial(server.having, models.admission, "waiting", 4)
     return [
         Case("200", photo, files=[photo]),
         Case("200, pixels", array=pixels),

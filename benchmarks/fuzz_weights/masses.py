@@ -9,7 +9,7 @@ from pathlib import Path
 from mutations import OPCODES, mutate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "weights"))
-from bombs import as_archive, as_old, large_bombs, small_bombs  # noqa: E402
+from bombs import as_archive, as_old, large_bombs, small_bombs
 
 
 def pickle_bomb(rng: random.Random, scratch: Path) -> bytes:

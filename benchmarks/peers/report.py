@@ -8,10 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  # the back-end is chosen first
+import matplotlib.pyplot as plt
 
 TEAL, GREY = "#0b6478", "#9a8f80"
 
