@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.data.dense.class_table import find_class_table
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.rle import Rle, to_json
+from convnextv2.data.manifest import Words
+from convnextv2.data.manifest.columns import rate
+from convnextv2.data.manifest.label_sets import reads_several
+from convnextv2.data.manifest.labels import MISSING
 from convnextv2.data.split_names import kind_of
 from convnextv2.files import replacing, write_json
 from convnextv2.text import typed
@@ -76,16 +83,20 @@ def correct(
             elif wrong_labels == "change":
                 labels[i] = finding.suggested
                 changed += 1
+    if images.task == "classification":
+        dropped |= _unlistable(images, labels, dropped)
     kept = [i for i in range(len(images)) if i not in dropped]
     counts = dict(Counter(dropped.values()))
     if not kept:
         return Corrected(None, 0, counts, changed, "")
     if images.task == "detection":
-        path, options = _write_coco(images, kept, out / "corrected"), " --task detection"
+        path = _write_coco(images, kept, out / "corrected")
+        options = " --task detection" + _split_options(images)
     elif images.task == "segmentation":
         path, options = _write_links(images, kept, out / "corrected"), " --task segmentation"
     else:
-        path, options = _write_table(images, kept, labels, out / "manifest.csv")
+        path = _write_table(images, kept, labels, out / "manifest.csv")
+        options = _table_options(images, labels) + _split_options(images)
     return Corrected(path, len(kept), counts, changed, options)
 
 
@@ -97,9 +108,23 @@ def _trains(split: str) -> bool:
     return kind_of(split) not in ("validation", "test")
 
 
-def _write_table(
-    images: Images, kept: Sequence[int], labels: Sequence[str], path: Path
-) -> tuple[Path, str]:
+def _unlistable(images: Images, labels: Sequence[str], dropped: Collection[int]) -> dict[int, str]:
+    """Find the images that a table cannot name so that the same path and class are read back."""
+    found = {}
+    for i, (path, label) in enumerate(zip(images.paths, labels, strict=True)):
+        path = os.path.abspath(path)
+        # A path that is not UTF-8 has halves of surrogate pairs.
+        is_text = not any("\ud800" <= letter <= "\udfff" for letter in path)
+        if i in dropped:
+            continue
+        if path != path.strip() or not is_text:
+            found[i] = "a path that a table cannot hold"
+        elif label and label in MISSING:
+            found[i] = "a class that a table cannot hold"
+    return found
+
+
+def _write_table(images: Images, kept: Sequence[int], labels: Sequence[str], path: Path) -> Path:
     """Write a table with full paths."""
     has_splits = any(images.splits)
     head = ["path"]
@@ -119,16 +144,41 @@ def _write_table(
             elif images.targets is not None:
                 row.append(labels[i])
             writer.writerow([*row, *[images.splits[i]] * has_splits])
-    return path, _table_options(images)
+    return path
 
 
-def _table_options(images: Images) -> str:
-    """Name the columns whose usual names are not enough, and splits with unusual names."""
-    options = " --labels multi" if images.is_multi_label else ""
+def _table_options(images: Images, labels: Sequence[str]) -> str:
+    """Write the options without which the labels of the table would be read as something else."""
+    if not images.is_multi_label:
+        texts = list(dict.fromkeys(labels))
+        words = Words(texts, np.arange(len(texts), dtype=np.int32))
+        return " --labels single" * reads_several(words, (), "auto", "")
+    if not rate(images.class_names, {}):
+        return " --labels multi"
+    # A class is called like the usual name of another column, so columns go by number from 1.
+    columns = "|".join(str(k) for k in range(2, 2 + len(images.class_names)))
+    split = "split" * any(images.splits)
+    return f" --labels multi --columns {shlex.quote(f'path=1,label={columns},split={split}')}"
+
+
+def _split_options(images: Images) -> str:
+    """Name the splits for training and validation if their names do not say what they are for.
+
+    Without a name for training, the last split is for validation and the others are for training,
+    as the folds of a cross-validation are used.
+    """
     splits = [split for split in images.split_names if split]
-    if splits and not any(kind_of(split) == "train" for split in splits):
-        options += f" --train_split {typed(splits[0])}"
-        options += f" --val_split {typed(splits[1])}" if len(splits) > 1 else ""
+    train_split, val_split = images.asked
+    if train_split is None and splits and not any(kind_of(split) == "train" for split in splits):
+        train_split = ",".join(splits[:-1] or splits)
+        val_split = val_split or (splits[-1] if len(splits) > 1 else None)
+    options = ""
+    for knob, name, kind in (
+        ("train_split", train_split, "train"),
+        ("val_split", val_split, "validation"),
+    ):
+        if name is not None and kind_of(name) != kind and set(name.split(",")) & {*splits}:
+            options += f" --{knob} {typed(name)}"
     return options
 
 
@@ -177,15 +227,17 @@ def _coco(source: Any, part: Sequence[int]) -> dict[str, Any]:
 def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
     """Write folders of links to the images and their label maps."""
     _empty(folder)
-    numbers: Counter[str] = Counter()
+    taken: set[str] = set()
+    number: Counter[str] = Counter()
     for i in kept:
         if not images.maps[i]:
             continue
         split = images.splits[i]
-        stem = Path(images.paths[i]).stem
-        numbers[f"{split}/{stem}"] += 1
-        if (again := numbers[f"{split}/{stem}"]) > 1:
-            stem = f"{stem}-{again}"
+        original = stem = Path(images.paths[i]).stem
+        while f"{split}/{stem}".casefold() in taken:  # maps are paired without regard to case
+            number[f"{split}/{original}"] += 1
+            stem = f"{original}-{number[f'{split}/{original}'] + 1}"
+        taken.add(f"{split}/{stem}".casefold())
         for kind, path in (("images", images.paths[i]), ("annotations", images.maps[i])):
             link = folder / kind / split / f"{stem}{Path(path).suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)

@@ -151,12 +151,11 @@ def _headline(report: AuditReport, counts: Mapping[str, int]) -> dict[str, str]:
 
 def _overview(macros: Any, report: AuditReport) -> str:
     summary, images = report.summary, report.images
-    splits = list(summary.splits)
-    what = {
-        "classification": "Images of each class and split.",
-        "segmentation": "Images in which each class occurs, by split.",
-        "detection": "Images in which each class occurs, by split.",
-    }[images.task]
+    unnamed = "no split" if len(summary.splits) > 1 else "all"
+    splits = {split: split or unnamed for split in summary.splits}
+    what = "Images in which each class occurs, by split."
+    if images.task == "classification":
+        what = "Images of each class and split."
     if not summary.classes:
         what = "The images have no labels."
     totals = [sum(each.images.values()) for each in summary.classes]
@@ -167,7 +166,7 @@ def _overview(macros: Any, report: AuditReport) -> str:
     ]
     if len(rows) > _MAX_CLASSES:
         what += f" The first {_MAX_CLASSES} of {len(rows):,} classes; audit.json has all."
-    facts = [("images", ", ".join(f"{s or 'all'} {n:,}" for s, n in summary.splits.items()))]
+    facts = [("images", ", ".join(f"{splits[s]} {n:,}" for s, n in summary.splits.items()))]
     facts += [
         ("width, px", f"{summary.widths[0]} to {summary.widths[2]}, median {summary.widths[1]:g}"),
         (
@@ -178,7 +177,7 @@ def _overview(macros: Any, report: AuditReport) -> str:
         ("bands", ", ".join(f"{bands}: {n:,}" for bands, n in summary.bands.items())),
         ("size of the files", f"{summary.file_bytes / 1e6:,.1f} MB"),
     ]
-    return str(macros.overview(splits, rows[:_MAX_CLASSES], what, facts))
+    return str(macros.overview(list(splits.values()), rows[:_MAX_CLASSES], what, facts))
 
 
 def _corrected(macros: Any, corrected: Corrected) -> Section:

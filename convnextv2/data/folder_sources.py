@@ -16,6 +16,7 @@ from convnextv2.data.splits import (
     HERE,
     SplitFolders,
     asked_split,
+    asked_splits,
     check_val_split,
     find_splits,
     held_out_by_training,
@@ -95,11 +96,7 @@ def other_layout_hint(root: Path) -> str:
 
 
 def _splits(root: Path, recipe: Recipe) -> SplitFolders:
-    return find_splits(
-        root,
-        asked_split(recipe, "train_split"),
-        asked_split(recipe, "val_split"),
-    )
+    return find_splits(root, *asked_splits(recipe))
 
 
 def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import (
-    asked_split,
+    asked_splits,
     check_data_dir,
     check_val_split,
     held_out_by_training,
@@ -108,9 +108,7 @@ def validation_source(
     elif (splits := find_packed_splits(recipe)) is not None:
         source = packed_validation_source(splits, recipe, class_names, trained_on)
     elif (root := check_data_dir(recipe.data_dir, _NEEDS)).is_file():
-        listed = listed_images(
-            root, _table_options(recipe), ["validation"], class_names=class_names
-        )
+        listed = listed_images(root, table_options(recipe), ["validation"], class_names=class_names)
         source = listed.images["validation" if listed.has_splits else "train"]
         if trained_on and not listed.has_splits:
             source = held_out_by_training(source, recipe)
@@ -141,7 +139,7 @@ def summary(training: Source, validation: Source | None) -> str:
 
 def _from_table(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     kinds: list[Kind] = ["train", "validation"] if labelled else ["train"]
-    listed = listed_images(root, _table_options(recipe), kinds, labelled=labelled)
+    listed = listed_images(root, table_options(recipe), kinds, labelled=labelled)
     training = listed.images["train"]
     if not labelled:
         return training, None
@@ -161,17 +159,15 @@ def _remedy(listed: TableSplits) -> str:
     return f"Set val_split{words}."
 
 
-def _table_options(recipe: Recipe) -> TableOptions:
-    splits: dict[Kind, str] = {}
-    if asked_split(recipe, "train_split") is not None:
-        splits["train"] = recipe.train_split
-    if asked_split(recipe, "val_split") is not None:
-        splits["validation"] = recipe.val_split
+def table_options(recipe: Recipe) -> TableOptions:
+    """Return how a recipe says to read a table."""
+    train_split, val_split = asked_splits(recipe)
+    splits: dict[Kind, str | None] = {"train": train_split, "validation": val_split}
     return TableOptions(
         read_columns(recipe.columns),
         recipe.images_dir,
         recipe.image_suffix,
-        splits,
+        {kind: name for kind, name in splits.items() if name is not None},
         recipe.labels,
         {"space": " "}.get(recipe.label_separator, recipe.label_separator),
     )

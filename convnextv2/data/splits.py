@@ -98,6 +98,11 @@ def asked_split(recipe: Recipe, knob: Literal["train_split", "val_split"]) -> st
     return name if knob in recipe.model_fields_set or name != default_of(knob) else None
 
 
+def asked_splits(recipe: Recipe) -> tuple[str | None, str | None]:
+    """Return the names of the splits for training and for validation, as `asked_split` does."""
+    return asked_split(recipe, "train_split"), asked_split(recipe, "val_split")
+
+
 def check_data_dir(data_dir: str, needs: str) -> Path:
     """Check that the folder or table of the data is there.
 

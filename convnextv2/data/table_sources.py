@@ -123,13 +123,13 @@ def listed_images(
 
     table = options.read(path, labelled=labelled, wanted=wanted)
     if table.splits is None:
-        return TableSplits({"train": _source(path, table, class_names, labelled)}, False, {})
+        return TableSplits({"train": source_of(path, table, class_names)}, False, {})
     images: dict[Kind, Source] = {}
     notes = (*table.notes, _announce(path, words, unused))
     for kind in kinds:
         if words[kind]:
             part = table.of_splits(words[kind])
-            source = _source(path, part, class_names, labelled)
+            source = source_of(path, part, class_names)
             class_names = class_names or source.class_names
             images[kind] = Source(
                 source.names, source.targets, source.class_names, notes=() if images else notes
@@ -162,12 +162,21 @@ def _announce(path: Path, words: Mapping[Kind, Sequence[str]], unused: Mapping[s
     return f"{path}: its column of splits says {', '.join(uses)}{rest}."
 
 
-def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool) -> Source:
-    if not labelled:
-        return Source(table.paths, notes=table.notes)
+def source_of(path: Path, table: Table, class_names: Sequence[str]) -> Source:
+    """Build a source of the images of a table, or of a part of it.
+
+    Args:
+        path: The table, for error messages.
+        table: The images. Without labels, the source has none.
+        class_names: See `listed_images`.
+
+    Raises:
+        DataError: A class is not among the given ones.
+    """
     if table.sets is not None:
         return _multi_label_source(path, table, table.sets, class_names)
-    assert table.labels is not None
+    if table.labels is None:
+        return Source(table.paths, notes=table.notes)
     counts = table.labels.counts()
     classes = list(class_names or table.classes) or sorted(counts)
     number = {class_name_of(name): i for i, name in enumerate(classes)}

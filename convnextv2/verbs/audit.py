@@ -9,11 +9,12 @@ from pathlib import Path
 from convnextv2.auditing.copies import copy_findings, find_copies, left_out
 from convnextv2.auditing.correct import correct
 from convnextv2.auditing.findings import KINDS, Finding, counts_of
-from convnextv2.auditing.images import Images, find_images
+from convnextv2.auditing.images import Images
 from convnextv2.auditing.judging import find_wrong_labels
 from convnextv2.auditing.page import AuditReport, write_report
 from convnextv2.auditing.pictures import Pictures
 from convnextv2.auditing.quality import odd_images
+from convnextv2.auditing.reading import find_images
 from convnextv2.auditing.scan import Look, look_at
 from convnextv2.auditing.summary import summarise
 from convnextv2.console import answer, say
@@ -124,8 +125,8 @@ def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:
 def _lines(report: AuditReport) -> list[str]:
     """Describe an audit in a few lines."""
     summary, images = report.summary, report.images
-    splits = ", ".join(f"{split} {n:,}" for split, n in summary.splits.items() if split)
-    what = f" ({splits})" if splits else ""
+    splits = ", ".join(f"{split or 'no split'} {n:,}" for split, n in summary.splits.items())
+    what = f" ({splits})" if any(summary.splits) else ""
     classes = len(images.class_names)
     number = counted(len(images), "image(s)")
     lines = [f"{number}{what}, {counted(classes, 'class(es)')}, {images.task}"]

@@ -1,0 +1,133 @@
+"""Reads images with objects or with label maps, for audits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convnextv2.auditing.images import Images
+from convnextv2.data.dense.label_maps import IGNORED
+from convnextv2.data.dense.layouts import find_layout
+from convnextv2.data.dense.map_folders import Folders, Pairs, find_folders, pair
+from convnextv2.data.dense.map_sources import find_map_sources
+from convnextv2.data.dense.objects import objects_of
+from convnextv2.data.dense.scan import scan_objects
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.split_names import Kind, kind_of
+from convnextv2.data.splits import asked_splits
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError, MissingPackageError, StorageError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import counted
+
+
+def with_objects(root: Path, recipe: Recipe) -> Images:
+    """Read the images of a data set with objects."""
+    layout = find_layout(root, recipe.annotations, recipe.images_dir)
+    sources, defects = {}, []
+    for split, read in layout.splits.items():
+        raw = read()
+        source = scan_objects(raw, split or "data")
+        wrong = raw.defects.lines(split or "data")
+        defects += wrong
+        sources[split] = replace(
+            source, notes=tuple(line for line in source.notes if line not in wrong)
+        )
+    names = list(dict.fromkeys(name for each in sources.values() for name in each.class_names))
+    amounts = np.zeros((sum(map(len, sources.values())), len(names)), np.int64)
+    at = 0
+    for source in sources.values():
+        moved = np.array([names.index(name) for name in source.class_names], np.int64)
+        for index in range(len(source)):
+            classes = objects_of(source).classes_of(index)
+            np.add.at(amounts[at], moved[classes] if len(classes) else classes, 1)
+            at += 1
+    return Images(
+        "detection",
+        root,
+        tuple(name for source in sources.values() for name in source.names),
+        tuple(split for split, source in sources.items() for _ in range(len(source))),
+        (amounts > 0).astype(np.int8),
+        tuple(names),
+        amounts,
+        sources=sources,
+        asked=asked_splits(recipe),
+        notes=tuple(line for source in sources.values() for line in source.notes),
+        defects=tuple(defects),
+    )
+
+
+def with_maps(root: Path, recipe: Recipe) -> Images:
+    """Read the images of a data set with label maps."""
+    folders = find_folders(root, *asked_splits(recipe))
+    splits = {_split_of(each, kind, len(folders)): pair(each) for kind, each in folders.items()}
+    paths, of, maps = [], [], []
+    for split, pairs in splits.items():
+        paths += [*pairs.images, *pairs.missing]
+        maps += [*pairs.maps, *[""] * len(pairs.missing)]
+        of += [split] * (len(pairs.images) + len(pairs.missing))
+    notes = [line for pairs in splits.values() for line in pairs.notes]
+    found, defects = _maps_of(recipe, splits)
+    targets = amounts = None
+    names: tuple[str, ...] = ()
+    if found:
+        names = found[0].class_names
+        amounts = np.zeros((len(paths), len(names)), np.int64)
+        at = {path: i for i, path in enumerate(paths)}
+        for source in found:
+            for index, path in enumerate(source.names):
+                rows = source.annotation(index).numpy().ravel()
+                rows = rows[rows != IGNORED]
+                amounts[at[path]] = np.bincount(rows, minlength=len(names))
+        targets = (amounts > 0).astype(np.int8)
+    return Images(
+        "segmentation",
+        root,
+        tuple(paths),
+        tuple(of),
+        targets,
+        names,
+        amounts,
+        tuple(maps),
+        notes=tuple(notes),
+        defects=tuple(defects),
+    )
+
+
+def _split_of(folders: Folders, kind: Kind, count: int) -> str:
+    """Return a usual name of a split, by its folders if they have one.
+
+    Args:
+        folders: The folders.
+        kind: What the split is for.
+        count: The number of splits. A single one for training has no name but that of its folders.
+    """
+    parts = folders.images.name, folders.images.parent.name
+    named = next((part for part in parts if kind_of(part) == kind), None)
+    if named is not None:
+        return named
+    return "val" if kind == "validation" else "train" if count > 1 else ""
+
+
+def _maps_of(recipe: Recipe, splits: dict[str, Pairs]) -> tuple[list[AnnotatedSource], list[str]]:
+    """Read the label maps as training does, and say which cannot be used."""
+    defects = [
+        f"{split or 'data'}: {counted(len(pairs.missing), 'image(s) without a label map')}: "
+        f"{', '.join(pairs.missing[:3])}{', ...' if len(pairs.missing) > 3 else ''}."
+        for split, pairs in splits.items()
+        if pairs.missing
+    ]
+    lenient = recipe.model_copy(update={"bad_images": "skip", "val_while_train": False})
+    try:
+        training, validation = find_map_sources(lenient, Place(torch.device("cpu")))
+    except (StorageError, MissingPackageError):
+        raise
+    except DataError as error:
+        return [], [*defects, str(error)]
+    found = [training, *([validation] if validation is not None else [])]
+    left = [line for source in found for line in source.notes if line.startswith("Left out: ")]
+    lines = [line.removeprefix("Left out: ") for line in dict.fromkeys(left)]
+    return found, [*defects, *(line for line in lines if "without a label map" not in line)]

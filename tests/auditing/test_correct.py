@@ -1,0 +1,134 @@
+"""What is left of a data set is read back as it was."""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from image_tables import place
+from maps import draw_maps
+
+from convnextv2.auditing.correct import Corrected, correct
+from convnextv2.auditing.images import Images
+from convnextv2.auditing.reading import find_images
+from convnextv2.data.dense.map_folders import find_folders, pair
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def corrected(images: Images) -> Corrected:
+    """Correct images that have no faults."""
+    Path("out").mkdir(exist_ok=True)
+    return correct(images, [], {}, Path("out"), "drop")
+
+
+def read_back(found: Corrected) -> tuple[Source, Source | None]:
+    """Read the corrected data by the options that the report tells to type."""
+    words = shlex.split(found.options)
+    knobs = {name.lstrip("-"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    recipe = read_recipe({"data_dir": str(found.path), **knobs})[0]
+    return find_sources(recipe, labelled=True)
+
+
+def names(source: Source | None) -> list[str]:
+    assert source is not None
+    return ["/".join(Path(name).parts[-2:]) for name in source.names]
+
+
+def folders(*classes: str, images: int = 4) -> Images:
+    place([f"data/{name}/{i}.jpg" for name in classes for i in range(images)])
+    return find_images(Recipe(data_dir="data"), "classification")
+
+
+def listed(rows: str, **knobs: str) -> Images:
+    Path("list.csv").write_text(rows)
+    return find_images(Recipe(data_dir="list.csv", **knobs), "classification")
+
+
+def test_what_a_table_cannot_hold_is_left_out_and_counted(here: Path) -> None:
+    place(["data/a/ b.jpg", "data/a/c\nd,.jpg", 'data/a/"e".jpg'])
+    (Path("data/b")).mkdir()
+    Path(os.fsdecode(b"data/b/\xff.jpg")).touch()
+    found = corrected(folders("a", "b", "nan"))
+    assert found.dropped == {
+        "a path that a table cannot hold": 1,
+        "a class that a table cannot hold": 4,
+    }
+    training, validation = read_back(found)
+    assert sorted(names(training) + names(validation)) == sorted(
+        [*(f"{name}/{i}.jpg" for name in "ab" for i in range(4)), "a/ b.jpg", 'a/"e".jpg']
+        + ["a/c\nd,.jpg"]
+    )
+
+
+def test_classes_that_look_like_lists_stay_classes(here: Path) -> None:
+    found = corrected(folders("cat", "dog", "cat;dog"))
+    assert found.options == " --labels single"
+    training = read_back(found)[0]
+    assert training.class_names == ("cat", "cat;dog", "dog") and not training.is_multi_label
+
+
+def test_classes_called_like_other_columns_stay_classes(here: Path) -> None:
+    place([f"{i}.jpg" for i in range(4)])
+    images = listed(
+        "image,target,set\n0.jpg,1,0\n1.jpg,1,1\n2.jpg,0,1\n3.jpg,,1\n",
+        columns="label=target|set,split=",
+    )
+    training, validation = read_back(corrected(images))
+    assert training.class_names == ("target", "set")
+    assert sorted(names(training) + names(validation)) == sorted(
+        f"{here.name}/{i}.jpg" for i in range(4)
+    )
+
+
+def test_splits_with_names_of_their_own_are_named(here: Path) -> None:
+    place(
+        [
+            f"data/{split}/{name}/{i}.jpg"
+            for split in ("train", "mine")
+            for name in "ab"
+            for i in (0, 1)
+        ]
+    )
+    images = find_images(Recipe(data_dir="data", val_split="mine"), "classification")
+    found = corrected(images)
+    assert found.options == " --val_split mine"
+    assert [len(source or ()) for source in read_back(found)] == [4, 4]
+
+
+def test_of_folds_the_last_is_for_validation(here: Path) -> None:
+    place([f"{i}.jpg" for i in range(6)])
+    rows = "".join(f"{i}.jpg,{'ab'[i % 2]},{i // 2}\n" for i in range(6))
+    found = corrected(listed(f"path,label,fold\n{rows}"))
+    assert found.options == " --train_split 0,1 --val_split 2"
+    training, validation = read_back(found)
+    assert names(training) == [f"{here.name}/{i}.jpg" for i in range(4)]
+    assert names(validation) == [f"{here.name}/{i}.jpg" for i in (4, 5)]
+    found = corrected(listed(f"path,label,fold\n{rows}", train_split="2", val_split="0"))
+    assert found.options == " --train_split 2 --val_split 0"
+
+
+def test_links_to_images_of_one_name_have_names_of_their_own(tmp_path: Path, here: Path) -> None:
+    root = draw_maps(tmp_path / "maps")
+    for kind, end in (("images", "jpg"), ("annotations", "png")):
+        for i, name in enumerate(("x/a", "y/A", "z/a-2")):
+            target = root / kind / "train" / f"{name}.{end}"
+            target.parent.mkdir()
+            (root / kind / "train" / f"{i}.{end}").rename(target)
+    images = find_images(Recipe(data_dir=str(root)), "segmentation")
+    found = corrected(images)
+    assert found.path is not None and found.kept == len(images)
+    pairs = pair(find_folders(found.path)["train"])
+    stems = [
+        [Path(os.path.realpath(p)).with_suffix("").parts[-2:] for p in each]
+        for each in (pairs.images, pairs.maps)
+    ]
+    assert stems[0] == stems[1] and len(set(stems[0])) == len(images) - images.splits.count("val")
