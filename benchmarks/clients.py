@@ -105,7 +105,7 @@ class Server:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The model is held."""
+        """Keep the model busy."""
         gate = threading.Event()
         self.models.model_thread.submit(gate.wait)
         try:
@@ -115,7 +115,7 @@ class Server:
 
     @contextmanager
     def having(self, where: Any, name: str, value: Any) -> Iterator[None]:
-        """Something of the server is otherwise."""
+        """Change something of the server for a while."""
         before = getattr(where, name)
         setattr(where, name, value)
         try:
@@ -125,7 +125,7 @@ class Server:
 
 
 def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
-    """All that the server can answer."""
+    """List a request for every answer of the server."""
     models = server.models
     text = base64.b64encode(photo).decode()
     huge = b"P6 5000 5000 255\n"  # 25 million pixels, by the header
@@ -313,7 +313,7 @@ def by_browser(page: Any, case: Case) -> str | None:
 
 @contextmanager
 def opened_page(address: str) -> Iterator[Any]:
-    """The server's page in a browser; None where there is none."""
+    """Open the server's page in a browser, and yield it; None if there is no browser."""
     if CHROMIUM is None:
         yield None
         return

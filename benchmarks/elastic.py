@@ -66,7 +66,7 @@ def add_in_tree(parts: Iterator[Gradients]) -> Gradients:
 
 
 def pair_groups(rank: int, world_size: int) -> list[Any]:
-    """The pairs of ranks that this one is in, from neighbours upwards."""
+    """Make the pairs of ranks, and return those that this one is in, from neighbours upwards."""
     groups = []
     for distance in (2**i for i in range(world_size.bit_length() - 1)):
         for low in (low for low in range(world_size) if not low & distance):
@@ -100,7 +100,7 @@ class Trainer:
         self._steps = 0
 
     def step(self) -> None:
-        """One step on the global batch, with the gradient clipped."""
+        """Take a step on the global batch, with the gradient clipped."""
         share = self._arguments.micro_batches // self.world_size
         numbers = range(self.rank * share, (self.rank + 1) * share)
         if self._way == "ddp, one batch":
@@ -139,7 +139,7 @@ class Trainer:
         return images, torch.randint(_CLASSES, (size,), generator=generator)
 
     def _gradients(self, number: int) -> Gradients:
-        """Those of one micro-batch; the parameters lose them."""
+        """Return the gradients of one micro-batch; the parameters lose them."""
         self._backward([number])
         found = [parameter.grad for parameter in self.model.parameters()]
         self._optimizer.zero_grad(set_to_none=True)
@@ -161,7 +161,7 @@ class Trainer:
 
 
 def rank_equal(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Weights after some steps, for each combination: their hash, and themselves in a file."""
+    """Hash the weights after some steps of each combination, and write them to a file."""
     found = {}
     for precision, dtype in PRECISIONS.items():
         for kernels in ("native", "plain"):
@@ -184,7 +184,7 @@ def rank_equal(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rank_cost(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step by each way; the ways take turns."""
+    """Measure the seconds of a step by each way; the ways take turns."""
     choice.choose("native")
     dtype = PRECISIONS[arguments.precision]
     trainers = {way: Trainer(way, arguments, dtype) for way in WAYS}
@@ -201,7 +201,7 @@ def rank_cost(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rank_memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The peak of this rank after some steps by one way."""
+    """Measure the peak memory of this rank in some steps by one way."""
     choice.choose("native")
     trainer = Trainer(arguments.way, arguments, PRECISIONS[arguments.precision])
     before = peak_memory(os.getpid())
@@ -237,7 +237,7 @@ def launch(
 
 
 def equal(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Whether weights are those of one rank, and how far they are from them if not."""
+    """Say whether weights are those of one rank, and how far they are from them if not."""
     found: dict[str, Any] = {}
     runs = {"1": (1, 1), "2": (2, 1), "4": (4, 1), "1, again": (1, 1), "1, two threads": (1, 2)}
     with tempfile.TemporaryDirectory() as folder:
@@ -259,7 +259,7 @@ def equal(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def cost(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Medians, and each way over "ddp" and over "ddp, one batch", turn by turn."""
+    """Return medians, and the ratios to "ddp" and to "ddp, one batch", turn by turn."""
     found: dict[str, Any] = {}
     seconds = launch(arguments, arguments.ranks)
     for way, values in seconds.items():
@@ -277,7 +277,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def middle(values: list[float]) -> float:
-    """The median."""
+    """Return the median."""
     return sorted(values)[len(values) // 2]
 
 

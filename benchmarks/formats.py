@@ -22,7 +22,7 @@ top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |
 
 
 def export(run: Path, format: str, precision: str, out: Path, images: int) -> str:
-    """One row of the table."""
+    """Export a run in one way, unless that is done, and write its row of the table."""
     row = f"| {run.name} | {format} | {precision} | "
     if not (out / "certificate.json").exists():
         command = [

@@ -58,7 +58,7 @@ def measure(kind: str, folder: Path, *, again: bool = False) -> str:
 
 
 def _status(field: str) -> float:
-    """A figure of this process, in MiB."""
+    """Read a figure of this process, in MiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith(field))
 

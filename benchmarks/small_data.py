@@ -31,7 +31,7 @@ COMMON = ("--config", "small_data", "--workers", "0")
 
 
 def plot(out: Path, path: Path) -> None:
-    """Validation top-1 of every run over the epochs, and the pre-training loss."""
+    """Draw the validation top-1 of every run over the epochs, and the pre-training loss."""
     import matplotlib.pyplot as plt  # of the extra [benchmarks]
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")

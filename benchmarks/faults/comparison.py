@@ -55,7 +55,7 @@ def left_over(run: Path) -> list[str]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; a line that is not whole counts as one of the kind "cut"."""
+    """Read the records of metrics.jsonl; a line that is not whole has the kind "cut"."""
     path = run / "metrics.jsonl"
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -67,18 +67,18 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 
 def steps_done(run: Path) -> int:
-    """The last step in the log; it is exact where every step is logged."""
+    """Return the last step in the log, which is exact if every step is logged."""
     return max((record["step"] for record in records(run)), default=0)
 
 
 def steps_saved(run: Path) -> int:
-    """The step of the newest checkpoint; 0 without one."""
+    """Return the step of the newest checkpoint; 0 without one."""
     names = [path.name for path in (run / "checkpoints").glob("epoch-*-step-*")]
     return max((int(name[-8:]) for name in names if name[-8:].isdigit()), default=0)
 
 
 def _folders(run: Path, straight: Path) -> list[str]:
-    """Differences of last/, best/ and the checkpoints."""
+    """Compare last/, best/ and the checkpoints."""
     found = []
     names = [f"checkpoints/{path.name}" for path in (straight / "checkpoints").iterdir()]
     for name in sorted([*names, "last", "best"]):
@@ -94,7 +94,7 @@ def _folders(run: Path, straight: Path) -> list[str]:
 
 
 def _files(run: Path, straight: Path) -> list[str]:
-    """Files that one of both has, except the events, which are compared by content."""
+    """List the files that only one of both has; events are compared by content."""
 
     def listed(root: Path) -> set[str]:
         names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
@@ -137,7 +137,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _content(name: str, ours: Path, theirs: Path, part: str) -> list[str]:
-    """Differences of two JSON files, or of one part of them."""
+    """Compare two JSON files, or one part of them."""
     if not ours.exists():
         return []  # `_files` says so
     try:
@@ -156,7 +156,7 @@ def _timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
-    """Records that are missing, doubled, in another order, or of other values."""
+    """List records that are missing, doubled, in another order, or of other values."""
     places, expected = (
         [(record["kind"], record["step"]) for record in each] for each in (ours, theirs)
     )
@@ -212,7 +212,7 @@ def _events(run: Path, straight: Path) -> list[str]:
 
 
 def _result_log(run: Path, straight: Path) -> list[str]:
-    """MindCV's log: the same rows and columns; the last three columns are times."""
+    """Compare MindCV's log, without its last three columns, which are times."""
     if not (straight / "result.log").exists() or not (run / "result.log").exists():
         return []
     ours, theirs = (

@@ -52,5 +52,5 @@ def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def median(values: list[float]) -> float:
-    """The middle one; nan where there is none."""
+    """Return the value in the middle; nan if there is none."""
     return sorted(values)[len(values) // 2] if values else float("nan")

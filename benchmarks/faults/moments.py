@@ -44,7 +44,7 @@ _SAVE_EVERY_EPOCHS = 5
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """All configurations. Returns whether every run ended as it should."""
+    """Try all configurations. Returns whether every run ended as it should."""
     out = arguments.out.resolve() / "moments"
     data = make_photographs(out / "photographs", training=4 * STEPS // 3, validation=4)
     journal = Journal(out / "runs.jsonl")
@@ -143,7 +143,7 @@ def endure(
 def _wait(
     process: Process, run: Path, before: int, seconds: float | None
 ) -> tuple[int | None, float | None]:
-    """The exit code, None when the time is up; and the seconds to the first new step."""
+    """Return the exit code, None if the time is up, and the seconds to the first new step."""
     first_s = None
     while True:
         if (code := process.wait(0.05)) is not None:
@@ -156,7 +156,7 @@ def _wait(
 
 
 def _has_new_step(run: Path, before: int, process: Process) -> bool:
-    """Whether the log was written since the start, beyond the checkpoint that was continued."""
+    """Say whether the log has a step since the start, beyond the checkpoint that was continued."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return False

@@ -111,7 +111,7 @@ class Watch:
             time.sleep(60)  # the signal may reach another thread at first
 
     def _inside(self, path: Any) -> str | None:
-        """The path below the run folder, without what differs from run to run; None outside."""
+        """Return a path below the run folder, without what differs among runs; None outside."""
         path = os.path.abspath(os.fsdecode(path))
         if path != self.root and not path.startswith(self.root + "/"):
             return None
@@ -281,7 +281,7 @@ def _wait_for_another_second(run: Path) -> None:
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """All points of all configurations. Returns whether every run ended as it should."""
+    """Try all points of all configurations. Returns whether every run ended as it should."""
     torch.set_num_threads(1)
     for module in _LATE:
         import_module(module)

@@ -38,29 +38,29 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def knob_exists(name: str) -> bool:
-    """Whether the version under test has this knob."""
+    """Say whether the version under test has this knob."""
     return name in Recipe.model_fields
 
 
 def command_line(verb: str, data: Path, out: Path, knobs: Mapping[str, Any]) -> list[str]:
-    """The one command that starts and continues a run, without the program's name."""
+    """Write the command that starts and continues a run, without the program's name."""
     given = {"data_dir": data, "out": out, "resume": "auto", **knobs}
     return [verb, *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
 
 
 def one_process(arguments: Sequence[str]) -> list[str]:
-    """A command line as a program to start."""
+    """Write a command line as a program to start."""
     return [sys.executable, "-m", "convnextv2", *arguments]
 
 
 def under_torchrun(arguments: Sequence[str], ranks: int, *options: str) -> list[str]:
-    """The same on several ranks."""
+    """Write a command line as a program that torchrun starts on several ranks."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*launcher, f"--nproc-per-node={ranks}", *options, "-m", "convnextv2", *arguments]
 
 
 def under_mpirun(arguments: Sequence[str], ranks: int) -> list[str]:
-    """The same by Open MPI, which gives the ranks ten seconds after SIGTERM in place of one."""
+    """Write it for Open MPI, which here gives ranks ten seconds after SIGTERM in place of one."""
     options = ["--allow-run-as-root", "--oversubscribe", "--mca", "odls_base_sigkill_timeout", "10"]
     launcher = ["mpirun", *options, "-n", str(ranks)]
     return [*launcher, *one_process(arguments)]
@@ -136,27 +136,27 @@ class Process:
         self.seen: dict[int, psutil.Process] = {}
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """The exit code; None if it still runs after so many seconds."""
+        """Return the exit code; None if it still runs after so many seconds."""
         try:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def printed(self) -> str:
-        """What it has printed so far."""
+        """Return what it has printed so far."""
         with open(self.log, "rb") as file:
             file.seek(self._printed_before)
             return file.read().decode(errors="replace")
 
     def family(self) -> list[psutil.Process]:
-        """What it has started and what still runs, also of those whose parent has ended."""
+        """List what it has started and still runs, also where the parent has ended."""
         for parent in [psutil.Process(self.pid)] if psutil.pid_exists(self.pid) else []:
             with suppress(psutil.NoSuchProcess):
                 self.seen |= {child.pid: child for child in parent.children(recursive=True)}
         return [child for child in self.seen.values() if child.is_running()]
 
     def ranks(self) -> list[psutil.Process]:
-        """The processes that a launcher has started, in the order of their ranks."""
+        """List the processes that a launcher has started, in the order of their ranks."""
         found = {}
         for child in psutil.Process(self.pid).children() if psutil.pid_exists(self.pid) else ():
             with suppress(psutil.Error):
@@ -167,7 +167,7 @@ class Process:
         return [found[rank] for rank in sorted(found)]
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that load images for training."""
+        """List the processes that load images for training."""
         parents = self.ranks() or [psutil.Process(self.pid)]
         return [child for parent in parents for child in parent.children()]
 
@@ -208,7 +208,7 @@ def wait_for_step(process: Process, run: Path, step: int, seconds: float = 180) 
 
 
 def last_lines(text: str, count: int = 2) -> str:
-    """The end of what a program printed, without progress bars and colours.
+    """Return the end of what a program printed, without progress bars and colours.
 
     Args:
         text: All of it.
@@ -221,7 +221,7 @@ def last_lines(text: str, count: int = 2) -> str:
 
 
 def name_of(code: int) -> str:
-    """An exit code as a shell would tell it."""
+    """Write an exit code as a shell would."""
     return signal.Signals(-code).name if code < 0 else str(code)
 
 

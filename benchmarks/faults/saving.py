@@ -32,7 +32,7 @@ MODES = ("none", "thread", "foreground")
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """All rounds. Returns True: there is no end that could be wrong."""
+    """Do all rounds. Returns True: there is no end that could be wrong."""
     torch.set_num_threads(arguments.threads)
     out = arguments.out.resolve() / "saving"
     journal = Journal(out / f"{arguments.model}-{arguments.batch}.jsonl")
@@ -58,7 +58,7 @@ def study(arguments: argparse.Namespace) -> bool:
 
 
 def _step_s(arguments: argparse.Namespace, out: Path, journal: Journal) -> float:
-    """Seconds of a step, from a short round, which also compiles and reads everything once."""
+    """Measure the seconds of a step in a short round, which also compiles and reads everything."""
     if "step_s" not in journal:
         found = round_of("none", 8, arguments, out)
         journal.add("step_s", {"step_s": median(found["intervals_s"])})
@@ -66,7 +66,7 @@ def _step_s(arguments: argparse.Namespace, out: Path, journal: Journal) -> float
 
 
 def round_of(mode: str, steps: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """One run in a process of its own.
+    """Train in a process of its own.
 
     Args:
         mode: One of MODES.

@@ -154,7 +154,7 @@ CASES = {
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """All cases. Returns whether every run ended as it should."""
+    """Try all cases. Returns whether every run ended as it should."""
     out = arguments.out.resolve() / "signals"
     data = make_photographs(out / "photographs", training=16, validation=4)
     journal = Journal(out / "cases.jsonl")
@@ -262,12 +262,12 @@ def _command(case: Case, data: Path, run: Path) -> list[str]:
 
 
 def _plainest(case: Case) -> Case:
-    """The launch of the run that nobody disturbs; all launchers have to come to the same."""
+    """Launch the run that nobody disturbs as plainly as possible: all launchers must come to it."""
     return Case(one_process if case.ranks == 1 else _torchrun(), case.disturb, case.ranks)
 
 
 def _missing(case: Case) -> str:
-    """Why a case cannot be tried here, or an empty text."""
+    """Say why a case cannot be tried here; "" if it can."""
     program = case.launch(["x"])[0]
     if program != sys.executable and shutil.which(program) is None:
         return f"no {program} here"

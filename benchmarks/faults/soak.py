@@ -57,7 +57,7 @@ _MEASURED_EPOCHS = 20
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """The soak. Returns whether the run ended as one that nobody disturbed."""
+    """Disturb a run. Returns whether it ended as one that nobody disturbed."""
     out = arguments.out.resolve() / "soak"
     data = make_photographs(out / "photographs", training=40, validation=4)
     epochs = _epochs(data, out, arguments.minutes)
@@ -154,18 +154,18 @@ class Soak:
         return Process(self._command, self._log)
 
     def _hangs(self, process: Process) -> bool:
-        """Whether it has started nothing, logged nothing and ended nothing for too long."""
+        """Say whether it has started, logged and ended nothing for too long."""
         path = self.run / "metrics.jsonl"
         written = path.stat().st_mtime if path.exists() else 0.0
         started = time.time() - (time.monotonic() - process.began)
         return time.time() - max(written, started, self._disturbed) > _PATIENCE_S
 
     def _is_stuck(self) -> bool:
-        """Whether the last start has saved nothing new."""
+        """Say whether the last start has saved nothing new."""
         return steps_saved(self.run) <= self._before
 
     def _trains(self, process: Process) -> bool:
-        """Whether it logs steps.
+        """Say whether it logs steps.
 
         A fault thus comes into the midst of training, and only after the one before it is over.
         """
@@ -253,7 +253,7 @@ def _command(data: Path, run: Path, epochs: int) -> list[str]:
 
 
 def _epochs(data: Path, out: Path, minutes: float) -> int:
-    """As many as take half of the time when nothing happens."""
+    """Return how many epochs take half of the time if nothing happens."""
     told = out / f"epochs-{minutes:g}"
     if not told.exists():
         run = out / "measured"

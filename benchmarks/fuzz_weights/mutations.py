@@ -74,7 +74,7 @@ def mutate_head(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """One of the mutations of bytes; metadata at either end are hit as often as the rest."""
+    """Mutate bytes in one of six ways. Metadata at either end are hit as often as the rest."""
     content = bytearray(data)
 
     def place() -> int:
@@ -136,7 +136,7 @@ def bomb(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
-    """The same archive, whole, around a pickle of which a few bytes or opcodes are others."""
+    """Change a few bytes or opcodes of the pickle in an archive, which stays whole."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
         for entry in source.infolist():

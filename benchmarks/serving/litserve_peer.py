@@ -43,7 +43,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         return list(output)
 
     def encode_response(self, output: Any) -> dict[str, Any]:
-        """As our server answers."""
+        """Answer as our server does."""
         return {"predictions": top(output, self.scorer.class_names, 5)}
 
 
