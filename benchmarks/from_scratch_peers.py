@@ -198,9 +198,19 @@ def endless(images: Folder, batch: int, seed: int) -> Iterator[tuple[Tensor, Ten
             yield torch.stack(pixels), torch.tensor(targets)
 
 
+def build_timm(init: str, classes: int, *, drop_path: float) -> nn.Module:
+    """Build timm's network with random weights, or with those of a file but for the classifier."""
+    import timm
+
+    if not init:
+        return timm.create_model(MODEL, num_classes=classes, drop_path_rate=drop_path)
+    model = timm.create_model(MODEL, checkpoint_path=init, drop_path_rate=drop_path)
+    model.reset_classifier(classes)
+    return model
+
+
 def train_timm(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Train timm's network in a loop like that of timm's train.py, and measure it."""
-    import timm
     from timm.data import Mixup, create_transform, resolve_model_data_config
     from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
     from timm.optim import create_optimizer_v2
@@ -210,12 +220,7 @@ def train_timm(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     random_seed(job["seed"])
     data, strong = Path(job["data"]), job["arm"] == "timm-strong"
     names, images = classes_of(data), images_of(data, "train")
-    drop_path = 0.1 if strong else 0.0
-    if job["init"]:
-        model = timm.create_model(MODEL, checkpoint_path=job["init"], drop_path_rate=drop_path)
-        model.reset_classifier(len(names))
-    else:
-        model = timm.create_model(MODEL, num_classes=len(names), drop_path_rate=drop_path)
+    model = build_timm(job["init"], len(names), drop_path=0.1 if strong else 0.0)
     config = resolve_model_data_config(model, {"img_size": job["size"]})
     how = {key: config[key] for key in ("input_size", "mean", "std")}
     added = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode": "pixel"}
