@@ -51,7 +51,16 @@ import numpy as np
 import torch
 from dense_scores import objects, pixels, read_map
 from dense_sets import SETS, DenseSet, images_of, lay_out
-from equal_time import RATES, Jobs, compare, table, train_ours, write_figures, write_result
+from equal_time import (
+    RATES,
+    Jobs,
+    compare,
+    comparison_parser,
+    table,
+    train_ours,
+    write_figures,
+    write_result,
+)
 from PIL import Image
 
 import convnextv2
@@ -294,18 +303,10 @@ class Study:
 
 def main() -> None:
     """Run what is asked for, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=30, help="CPU time of an arm [30]")
+    parser = comparison_parser(__doc__, minutes=30)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=tuple(SETS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="[all that can be run]")
     parser.add_argument("--init", default="", help="run or weights that the arm given starts from")
-    parser.add_argument("--tries", type=int, default=3, choices=range(1, 6), help="rates [3]")
-    parser.add_argument("--seeds", type=int, default=2, help="final runs of an arm [2]")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side [1]")
     parser.add_argument("--peers", type=Path, help="folder with segmentation-models-pytorch")
     parser.add_argument("--images", type=int, help="images of a split, to try the program")
     parser.add_argument("--image_size", type=int, help="image size in px, to try the program")

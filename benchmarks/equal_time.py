@@ -8,6 +8,7 @@ let their learning rate fall with the time that is used up.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from studies import mean_and_range
+from studies import argument_parser, mean_and_range
 from torch import Tensor, nn
 
 import convnextv2
@@ -271,6 +272,22 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     text = json.dumps({**result, "whole_cpu_s": round(whole, 1)}, indent=2) + "\n"
     (folder / "result.tmp").write_text(text)
     (folder / "result.tmp").rename(folder / "result.json")
+
+
+def comparison_parser(description: str | None, *, minutes: float) -> argparse.ArgumentParser:
+    """Build a parser of the arguments that all comparisons share.
+
+    Args:
+        description: The docstring of the program.
+        minutes: The usual CPU time of an arm.
+    """
+    parser = argument_parser(description)
+    told = f"CPU time of an arm [{minutes:g}]"
+    parser.add_argument("--minutes", type=float, default=minutes, help=told)
+    parser.add_argument("--tries", type=int, default=3, choices=range(1, 6), help="rates [3]")
+    parser.add_argument("--seeds", type=int, default=2, help="final runs of an arm [2]")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side [1]")
+    return parser
 
 
 class Plan(Protocol):

@@ -56,6 +56,7 @@ from equal_time import (
     Spent,
     TimeUsed,
     compare,
+    comparison_parser,
     table,
     train_ours,
     write_figures,
@@ -407,19 +408,11 @@ def first_images(data: Path, out: Path, most: int) -> Path:
 
 def main() -> None:
     """Run what is asked for, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = comparison_parser(__doc__, minutes=20)
     sets = ("clothing", "cells", "garments")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20, help="CPU time of an arm [20]")
     parser.add_argument("--sets", nargs="+", choices=sets, default=sets)
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="[all that can be run]")
     parser.add_argument("--image_size", type=int, default=64, help="in px [64]")
-    parser.add_argument("--tries", type=int, default=3, choices=range(1, 6), help="rates [3]")
-    parser.add_argument("--seeds", type=int, default=2, help="final runs of an arm [2]")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side [1]")
     parser.add_argument("--lightly", type=Path, help="folder with LightlyTrain")
     parser.add_argument("--images", type=int, help="images of a class, to try the program")
     arguments = parser.parse_args()
