@@ -25,7 +25,7 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 from convnextv2.kernels.folders import cache_folders, distrust
-from convnextv2.kernels.sources import FLAGS, HEADER, IS_X86, SOURCES
+from convnextv2.kernels.sources import FLAGS, HEADERS, IS_X86, SOURCES
 from convnextv2.launch import find_launch
 
 _FLAGS = [*FLAGS, *(["-march=native"] * IS_X86)]
@@ -77,7 +77,7 @@ def _key(words: list[str]) -> str:
     version = subprocess.run(
         [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
     ).stdout
-    sources = [path.read_bytes() for path in (*SOURCES, HEADER)]
+    sources = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
     parts = [*sources, " ".join(_FLAGS).encode(), version, _processor()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 

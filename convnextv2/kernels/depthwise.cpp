@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "bfloat16.h"
+#include "memory.h"
 
 namespace {
 
@@ -55,17 +55,6 @@ inline void store(T *to, vec x, int64_t lanes) {
     store(some, x);
     memcpy(to, some, lanes * sizeof(T));
 }
-
-// Room for floats in which no vector lies across two cache lines.
-struct Floats {
-    explicit Floats(int64_t size)
-        : data((float *)std::aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64)) {
-        if (!data) std::abort();
-    }
-    Floats(const Floats &) = delete;
-    ~Floats() { std::free(data); }
-    float *const data;
-};
 
 // Where the given positions lie. They come in runs of `run` neighbours in a row. Run r of image n
 // starts at place places[n * runs + r], counted in runs over the images' canvases one after the
@@ -120,9 +109,10 @@ void depthwise(const Layout &at, const T *x, const float *weight, const float *b
                int threads) {
     const int64_t wide = at.width + 2 * RADIUS, blocks = (at.channels + LANES - 1) / LANES;
     const int64_t tasks = at.images * blocks;
+    Scratch canvases(threads, (at.height + 2 * RADIUS) * wide * LANES);
 #pragma omp parallel num_threads(threads)
     {
-        const Floats canvas((at.height + 2 * RADIUS) * wide * LANES);
+        float *const canvas = canvases.take();
         alignas(64) float packed[K * K * LANES], start[LANES];
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; ++task) {
@@ -133,9 +123,9 @@ void depthwise(const Layout &at, const T *x, const float *weight, const float *b
                     packed[k * LANES + l] = l < lanes ? weight[k * at.channels + c + l] : 0;
             for (int64_t l = 0; l < LANES; ++l) start[l] = bias && l < lanes ? bias[c + l] : 0;
             const vec b = *(const vec *)start;
-            paint(at, x, n, c, canvas.data);
+            paint(at, x, n, c, canvas);
             for (int64_t r = 0; r < at.runs; ++r) {
-                const float *from = canvas.data + (at.row(n, r) * wide + at.column(n, r)) * LANES;
+                const float *from = canvas + (at.row(n, r) * wide + at.column(n, r)) * LANES;
                 T *to = y + (n * at.runs + r) * at.run * at.channels + c;
                 int64_t left = at.run;
                 for (; left >= 8; left -= 8, from += 8 * LANES, to += 8 * at.channels)
@@ -164,10 +154,11 @@ void depthwise_weight(const Layout &at, const T *x, const T *gy, float *gradient
     const int64_t wide = at.width + 2 * RADIUS, blocks = (at.channels + LANES - 1) / LANES;
     const int64_t groups = std::min(GROUPS, at.images), size = (K * K + 1) * LANES;
     std::vector<float> partial(groups * blocks * size, 0.0f);
+    Scratch canvases(threads, (at.height + 2 * RADIUS) * wide * LANES),
+        gradients(threads, at.runs * at.run * LANES);
 #pragma omp parallel num_threads(threads)
     {
-        const Floats canvas((at.height + 2 * RADIUS) * wide * LANES),
-            above(at.runs * at.run * LANES);
+        float *const canvas = canvases.take(), *const above = gradients.take();
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < groups * blocks; ++task) {
             const int64_t group = task / blocks, c = task % blocks * LANES;
@@ -175,12 +166,12 @@ void depthwise_weight(const Layout &at, const T *x, const T *gy, float *gradient
             float *sums = partial.data() + task * size;
             for (int64_t n = at.images * group / groups; n < at.images * (group + 1) / groups;
                  ++n) {
-                paint(at, x, n, c, canvas.data);
+                paint(at, x, n, c, canvas);
                 vec bias = *(const vec *)(sums + K * K * LANES);
                 for (int64_t i = 0; i < at.runs * at.run; ++i) {
                     const T *from = gy + (n * at.runs * at.run + i) * at.channels + c;
                     const vec here = load(from, lanes);
-                    store(above.data + i * LANES, here);
+                    store(above + i * LANES, here);
                     bias += here;
                 }
                 *(vec *)(sums + K * K * LANES) = bias;
@@ -188,10 +179,10 @@ void depthwise_weight(const Layout &at, const T *x, const T *gy, float *gradient
                     vec s[K];
                     for (int column = 0; column < K; ++column)
                         s[column] = *(const vec *)(sums + (row * K + column) * LANES);
-                    const float *g = above.data;
+                    const float *g = above;
                     for (int64_t r = 0; r < at.runs; ++r) {
                         const float *from =
-                            canvas.data + ((at.row(n, r) + row) * wide + at.column(n, r)) * LANES;
+                            canvas + ((at.row(n, r) + row) * wide + at.column(n, r)) * LANES;
                         for (int64_t w = 0; w < at.run; ++w, g += LANES, from += LANES) {
                             const vec here = *(const vec *)g;
                             for (int column = 0; column < K; ++column)
@@ -216,17 +207,21 @@ void depthwise_weight(const Layout &at, const T *x, const T *gy, float *gradient
 }  // namespace
 
 #define FOR_TYPE(suffix, T)                                                                        \
-    void depthwise_##suffix(const int64_t *places, int64_t images, int64_t runs, int64_t run,      \
-                            int64_t height, int64_t width, int64_t channels, const void *x,        \
-                            const float *weight, const float *bias, void *y, int threads) {        \
-        depthwise<T>({places, images, runs, run, height, width, channels}, (const T *)x, weight,   \
-                     bias, (T *)y, threads);                                                       \
+    int depthwise_##suffix(const int64_t *places, int64_t images, int64_t runs, int64_t run,       \
+                           int64_t height, int64_t width, int64_t channels, const void *x,         \
+                           const float *weight, const float *bias, void *y, int threads) {         \
+        return with_memory([&] {                                                                   \
+            depthwise<T>({places, images, runs, run, height, width, channels}, (const T *)x,       \
+                         weight, bias, (T *)y, threads);                                           \
+        });                                                                                        \
     }                                                                                              \
-    void depthwise_weight_##suffix(const int64_t *places, int64_t images, int64_t runs,            \
-                                   int64_t run, int64_t height, int64_t width, int64_t channels,   \
-                                   const void *x, const void *gy, float *gradient, int threads) {  \
-        depthwise_weight<T>({places, images, runs, run, height, width, channels}, (const T *)x,    \
-                            (const T *)gy, gradient, threads);                                     \
+    int depthwise_weight_##suffix(const int64_t *places, int64_t images, int64_t runs,             \
+                                  int64_t run, int64_t height, int64_t width, int64_t channels,    \
+                                  const void *x, const void *gy, float *gradient, int threads) {   \
+        return with_memory([&] {                                                                   \
+            depthwise_weight<T>({places, images, runs, run, height, width, channels},              \
+                                (const T *)x, (const T *)gy, gradient, threads);                   \
+        });                                                                                        \
     }
 
 extern "C" {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bfloat16.h"
+#include "memory.h"
 
 namespace {
 
@@ -200,31 +201,38 @@ void gelu_backward(int64_t images, int64_t positions, int64_t channels, const T 
 }  // namespace
 
 #define FOR_TYPE(suffix, T)                                                                        \
-    void gelu_squares_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x,           \
-                               float *sums, int threads) {                                         \
-        (tanh ? gelu_squares<true, T> : gelu_squares<false, T>)(n, p, c, (const T *)x, sums,       \
-                                                                threads);                          \
+    int gelu_squares_##suffix(int64_t tanh, int64_t n, int64_t p, int64_t c, const void *x,        \
+                              float *sums, int threads) {                                          \
+        return with_memory([&] {                                                                   \
+            (tanh ? gelu_squares<true, T> : gelu_squares<false, T>)(n, p, c, (const T *)x, sums,   \
+                                                                    threads);                      \
+        });                                                                                        \
     }                                                                                              \
-    void squares_##suffix(int64_t n, int64_t p, int64_t c, const void *x, float *sums,             \
-                          int threads) {                                                           \
-        squares<T>(n, p, c, (const T *)x, sums, threads);                                          \
+    int squares_##suffix(int64_t n, int64_t p, int64_t c, const void *x, float *sums,              \
+                         int threads) {                                                            \
+        return with_memory([&] { squares<T>(n, p, c, (const T *)x, sums, threads); });             \
     }                                                                                              \
-    void gelu_scale_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x,             \
-                             const float *scale, const float *shift, void *y, int threads) {       \
-        (tanh ? gelu_scale<true, T> : gelu_scale<false, T>)(n, p, c, (const T *)x, scale, shift,   \
-                                                            (T *)y, threads);                      \
+    int gelu_scale_##suffix(int64_t tanh, int64_t n, int64_t p, int64_t c, const void *x,          \
+                            const float *scale, const float *shift, void *y, int threads) {        \
+        return with_memory([&] {                                                                   \
+            (tanh ? gelu_scale<true, T> : gelu_scale<false, T>)(n, p, c, (const T *)x, scale,      \
+                                                                shift, (T *)y, threads);           \
+        });                                                                                        \
     }                                                                                              \
-    void gelu_products_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x,          \
-                                const void *gy, float *sums, int threads) {                        \
-        (tanh ? gelu_products<true, T> : gelu_products<false, T>)(n, p, c, (const T *)x,           \
-                                                                  (const T *)gy, sums, threads);   \
+    int gelu_products_##suffix(int64_t tanh, int64_t n, int64_t p, int64_t c, const void *x,       \
+                               const void *gy, float *sums, int threads) {                         \
+        return with_memory([&] {                                                                   \
+            (tanh ? gelu_products<true, T> : gelu_products<false, T>)(                             \
+                n, p, c, (const T *)x, (const T *)gy, sums, threads);                              \
+        });                                                                                        \
     }                                                                                              \
-    void gelu_backward_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x,          \
-                                const void *gy, const float *scale, const float *pull, void *gx,   \
-                                int threads) {                                                     \
-        (tanh ? gelu_backward<true, T> : gelu_backward<false, T>)(n, p, c, (const T *)x,           \
-                                                                  (const T *)gy, scale, pull,      \
-                                                                  (T *)gx, threads);               \
+    int gelu_backward_##suffix(int64_t tanh, int64_t n, int64_t p, int64_t c, const void *x,       \
+                               const void *gy, const float *scale, const float *pull, void *gx,    \
+                               int threads) {                                                      \
+        return with_memory([&] {                                                                   \
+            (tanh ? gelu_backward<true, T> : gelu_backward<false, T>)(                             \
+                n, p, c, (const T *)x, (const T *)gy, scale, pull, (T *)gx, threads);              \
+        });                                                                                        \
     }
 
 extern "C" {

@@ -45,6 +45,9 @@ def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
         x: A tensor whose dtype decides which form is called.
         *arguments: What the function takes, in order. Nothing is checked: every tensor must be
             contiguous and of the length that the C++ expects.
+
+    Raises:
+        MemoryError: There is not enough memory for what the function computes with.
     """
     library = load()
     assert not isinstance(library, str)
@@ -59,8 +62,9 @@ def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | in
         ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments
     ]
     function = getattr(library, f"{name}_{_SUFFIX[x.dtype]}")
-    function.restype, function.argtypes = None, [*types, ctypes.c_int]
-    function(*values, torch.get_num_threads())
+    function.restype, function.argtypes = ctypes.c_int, [*types, ctypes.c_int]
+    if function(*values, torch.get_num_threads()):
+        raise MemoryError(f"not enough memory for the kernel {name}")
 
 
 def floats(values: Tensor) -> Tensor:

@@ -10,6 +10,8 @@
 #include <memory>
 #include <vector>
 
+#include "memory.h"
+
 namespace {
 
 // Computes (x - mean) / std of uint8 (pixels, channels), which is channels-last, in one pass.
@@ -17,20 +19,17 @@ void normalise(const uint8_t *x, int64_t pixels, int64_t channels, const float *
                const float *std, float *y, int threads) {
     constexpr int64_t STRIP = 1024;
     const int64_t strips = (pixels + STRIP - 1) / STRIP;
-#pragma omp parallel num_threads(threads)
-    {
-        // A strip of pixels is taken at a time, with the moments laid out as its pixels are, so
-        // that the loop is plain.
-        std::vector<float> means(STRIP * channels), stds(STRIP * channels);
-        for (int64_t i = 0; i < STRIP * channels; ++i)
-            means[i] = mean[i % channels], stds[i] = std[i % channels];
-#pragma omp for schedule(static)
-        for (int64_t strip = 0; strip < strips; ++strip) {
-            const int64_t first = strip * STRIP * channels,
-                          count = std::min(STRIP, pixels - strip * STRIP) * channels;
-            for (int64_t i = 0; i < count; ++i)
-                y[first + i] = (float(x[first + i]) - means[i]) / stds[i];
-        }
+    // A strip of pixels is taken at a time, with the moments laid out as its pixels are, so that
+    // the loop is plain.
+    std::vector<float> means(STRIP * channels), stds(STRIP * channels);
+    for (int64_t i = 0; i < STRIP * channels; ++i)
+        means[i] = mean[i % channels], stds[i] = std[i % channels];
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t strip = 0; strip < strips; ++strip) {
+        const int64_t first = strip * STRIP * channels,
+                      count = std::min(STRIP, pixels - strip * STRIP) * channels;
+        for (int64_t i = 0; i < count; ++i)
+            y[first + i] = (float(x[first + i]) - means[i]) / stds[i];
     }
 }
 
@@ -140,14 +139,17 @@ void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, 
 }  // namespace
 
 extern "C" {
-void normalise_uint8(const void *x, int64_t pixels, int64_t channels, const float *mean,
-                     const float *std, float *y, int threads) {
-    normalise((const uint8_t *)x, pixels, channels, mean, std, y, threads);
+int normalise_uint8(const void *x, int64_t pixels, int64_t channels, const float *mean,
+                    const float *std, float *y, int threads) {
+    return with_memory(
+        [&] { normalise((const uint8_t *)x, pixels, channels, mean, std, y, threads); });
 }
 
-void warp_uint8(const void *image, int64_t height, int64_t width, int64_t channels,
-                const double *matrix, int64_t bicubic, const uint8_t *fill, void *out, int) {
-    (channels == 1 ? warp<1> : warp<3>)((const uint8_t *)image, height, width, matrix, bicubic,
-                                        fill, (uint8_t *)out);
+int warp_uint8(const void *image, int64_t height, int64_t width, int64_t channels,
+               const double *matrix, int64_t bicubic, const uint8_t *fill, void *out, int) {
+    return with_memory([&] {
+        (channels == 1 ? warp<1> : warp<3>)((const uint8_t *)image, height, width, matrix, bicubic,
+                                            fill, (uint8_t *)out);
+    });
 }
 }

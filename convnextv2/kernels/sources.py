@@ -14,7 +14,7 @@ from typing import NamedTuple
 SOURCES = [
     Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")
 ]
-HEADER = Path(__file__).with_name("bfloat16.h")
+HEADERS = [Path(__file__).with_name(name) for name in ("bfloat16.h", "memory.h")]
 DESCRIPTION = "libraries.json"
 """The file that says, of the libraries beside it, what they are made from, and their SHA-256."""
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
@@ -46,7 +46,8 @@ LEVELS = {
 
 def sources_sha256() -> str:
     """Hash the source, by which a library that was made from another one is recognised."""
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in (*SOURCES, HEADER))).hexdigest()
+    contents = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
 def file_name(level: str) -> str:

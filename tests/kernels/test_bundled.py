@@ -301,13 +301,12 @@ def test_the_build_of_a_wheel_refuses_stale_libraries(folder: Path) -> None:
 
 def test_every_source_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sources.sources_sha256()
-    for path in (*sources.SOURCES, sources.HEADER):
-        changed = tmp_path / path.name
-        changed.write_bytes(path.read_bytes() + b"\n")
-        with monkeypatch.context() as patch:
-            if path == sources.HEADER:
-                patch.setattr(sources, "HEADER", changed)
-            else:
-                others = [changed if each == path else each for each in sources.SOURCES]
-                patch.setattr(sources, "SOURCES", others)
-            assert sources.sources_sha256() != before
+    for kind in ("SOURCES", "HEADERS"):
+        paths: list[Path] = getattr(sources, kind)
+        for path in paths:
+            changed = tmp_path / path.name
+            changed.write_bytes(path.read_bytes() + b"\n")
+            with monkeypatch.context() as patch:
+                others = [changed if each == path else each for each in paths]
+                patch.setattr(sources, kind, others)
+                assert sources.sources_sha256() != before

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernels.reference import TOLERANCE, both_kernels, gradients, relative
+from processes import run_program
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform
@@ -324,3 +325,31 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         torch.set_num_threads(threads)
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
+
+
+def test_too_little_memory_is_an_error_and_not_the_end_of_the_process() -> None:
+    """A canvas takes 16 to 64 times as much as its image of one channel."""
+    code = """
+import resource, torch
+from convnextv2.kernels import functional, pixels
+def convolve(side):
+    x, weight = torch.zeros(1, side, side, 1, requires_grad=True), torch.zeros(1, 1, 7, 7)
+    return functional.depthwise(x, weight, torch.zeros(1), None, (side, side))
+def warp(side):
+    image = torch.zeros(side, side, 1, dtype=torch.uint8)
+    return pixels.warp(image, (0, 1, 0, 1, 0, 0), bicubic=True, fill=[0])
+y = convolve(2000)
+for run in (convolve, warp):
+    run(8)  # threads and the library are there from now on
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (48 << 20), size + (48 << 20)))
+for work in (lambda: convolve(2000), lambda: warp(2500), lambda: y.backward(y.detach())):
+    try:
+        work()
+    except MemoryError as error:
+        print(error)
+"""
+    status, out, errors = run_program("-c", code)
+    assert status == 0, errors
+    kernels = ("depthwise", "warp", "depthwise")
+    assert out.splitlines() == [f"not enough memory for the kernel {name}" for name in kernels]
