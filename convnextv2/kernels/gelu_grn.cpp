@@ -106,10 +106,10 @@ void add_chunks(const std::vector<float> &partial, int64_t images, int64_t chunk
     }
 }
 
-// sums: (images, channels), the sums of gelu(x)^2 over the positions.
-template <bool TANH, typename T>
-void gelu_squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums,
-                  int threads) {
+// sums: (images, channels), the sums of value(x)^2 over the positions.
+template <typename T, typename Value>
+void add_squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums,
+                 int threads, Value value) {
     const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
     std::vector<float> partial(images * chunks * channels, 0.0f);
     for_chunks(images, positions, threads,
@@ -118,30 +118,25 @@ void gelu_squares(int64_t images, int64_t positions, int64_t channels, const T *
                    for (int64_t p = first; p < first + count; ++p) {
                        const T *from = x + (n * positions + p) * channels;
                        for (int64_t c = 0; c < channels; ++c) {
-                           const float value = gelu<TANH>(to_float(from[c]));
-                           to[c] += value * value;
+                           const float root = value(to_float(from[c]));
+                           to[c] += root * root;
                        }
                    }
                });
     add_chunks(partial, images, chunks, channels, sums, threads);
 }
 
-// sums: (images, channels), the sums of x^2 over the positions.
+template <bool TANH, typename T>
+void gelu_squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums,
+                  int threads) {
+    add_squares(images, positions, channels, x, sums, threads,
+                [](float value) { return gelu<TANH>(value); });
+}
+
 template <typename T>
 void squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums,
              int threads) {
-    const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
-    std::vector<float> partial(images * chunks * channels, 0.0f);
-    for_chunks(images, positions, threads,
-               [&](int64_t n, int64_t first, int64_t count, int64_t chunk) {
-                   float *to = partial.data() + (n * chunks + chunk) * channels;
-                   for (int64_t p = first; p < first + count; ++p) {
-                       const T *from = x + (n * positions + p) * channels;
-                       for (int64_t c = 0; c < channels; ++c)
-                           to[c] += to_float(from[c]) * to_float(from[c]);
-                   }
-               });
-    add_chunks(partial, images, chunks, channels, sums, threads);
+    add_squares(images, positions, channels, x, sums, threads, [](float value) { return value; });
 }
 
 // Computes y = gelu(x) * scale + shift, with scale (images, channels) and shift (channels).
