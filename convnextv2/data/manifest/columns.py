@@ -153,7 +153,7 @@ def choose_columns(
         if found:
             chosen[role] = found[0]
     _fill_by_exclusion(fields, chosen, wanted, labelled)
-    return _named_columns(path, sheet, fields, chosen, wanted, labelled, several)
+    return _named_columns(path, fields, chosen, wanted, labelled, several)
 
 
 def _several_given(path: Path, fields: Sequence[str], name: str) -> tuple[int, ...]:
@@ -213,7 +213,6 @@ def _named(fields: Sequence[str]) -> list[int]:
 
 def _named_columns(
     path: Path,
-    sheet: Sheet,
     fields: tuple[str, ...],
     chosen: Mapping[str, int],
     wanted: Mapping[str, str],
@@ -249,12 +248,12 @@ def _named_columns(
         split,
         flag=flag,
         is_weak=is_weak,
-        notes=_column_notes(path, sheet, fields, used, rest),
+        notes=_column_notes(path, fields, used, rest),
     )
 
 
 def _column_notes(
-    path: Path, sheet: Sheet, fields: Sequence[str], used: Mapping[str, int], rest: Sequence[int]
+    path: Path, fields: Sequence[str], used: Mapping[str, int], rest: Sequence[int]
 ) -> tuple[str, ...]:
     """Return a note on columns whose names differ from their roles, and on unused columns."""
     parts = []
