@@ -56,7 +56,7 @@ def write_table(data: Path, out: Path) -> list[str]:
     return [names[i] for i in kept]
 
 
-def predict(out: Path, *arguments: str) -> dict[str, dict[str, float]]:
+def predict(*arguments: str) -> dict[str, dict[str, float]]:
     """Predict by the command line: image -> label -> probability."""
     command = [sys.executable, "-m", "convnextv2", "predict", *arguments, "--json"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -91,7 +91,7 @@ def main() -> None:
         rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
     images = [row["path"] for row in rows]
     truth = np.array([[int(row[name]) for name in classes] for row in rows])
-    probs = matrix(predict(out, str(out / "fcmae"), *images), images, classes)
+    probs = matrix(predict(str(out / "fcmae"), *images), images, classes)
     seen = truth.any(0)
     figures["scikit-learn"] = {
         "map_macro": average_precision_score(truth[:, seen], probs[:, seen], average="macro"),
@@ -101,7 +101,7 @@ def main() -> None:
     if not artifact.exists():
         command = [sys.executable, "-m", "convnextv2", "export", str(out / "fcmae")]
         subprocess.run([*command, "--format", "onnx", "--out", str(artifact)], check=True)
-    by_artifact = matrix(predict(out, str(artifact), *images), images, classes)
+    by_artifact = matrix(predict(str(artifact), *images), images, classes)
     serve = [sys.executable, "-m", "convnextv2", "serve", f"garments={artifact}"]
     server = subprocess.Popen([*serve, "--port", str(PORT)], stderr=subprocess.DEVNULL)
     try:
@@ -112,7 +112,7 @@ def main() -> None:
                 break
             except OSError:
                 time.sleep(0.5)
-        served = predict(out, "garments", *images, "--server", address)
+        served = predict("garments", *images, "--server", address)
     finally:
         server.terminate()
         server.wait()

@@ -38,7 +38,7 @@ def _where(q, total, places, RUNS, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.c
 
 
 @triton.jit
-def _below(n, row, column, here, runs, RUNS, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.constexpr):
+def _below(n, row, column, here, runs, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.constexpr):
     """Find which positions of x, counted within their image, lie at places of its canvas.
 
     Returns the numbers, and where there is such a position at all.
@@ -84,7 +84,7 @@ def _forward(
     for i in range(7):
         for j in tl.static_range(7):
             at, here = _below(
-                n, row + i - 3, column + j - 3, exists, runs, RUNS, RUN, HEIGHT, WIDTH, TILES
+                n, row + i - 3, column + j - 3, exists, runs, RUN, HEIGHT, WIDTH, TILES
             )
             tap = tl.load(weight + (i * 7 + j) * C + c, mask=known, other=0.0)
             values = tl.load(
@@ -137,7 +137,7 @@ def _weight_gradient(
         of_bias += g
         for j in tl.static_range(7):
             at, here = _below(
-                n, row + i - 3, column + j - 3, exists, runs, RUNS, RUN, HEIGHT, WIDTH, TILES
+                n, row + i - 3, column + j - 3, exists, runs, RUN, HEIGHT, WIDTH, TILES
             )
             values = tl.load(
                 image + at[:, None] * C, mask=here[:, None] & known[None, :], other=0.0

@@ -40,7 +40,7 @@ def write_pages(folder: Path) -> None:
         "verbs/index.md": verb_index(),
         **{f"knobs/{slug(group)}.md": group_page(group) for group in GROUPS},
         "knobs/index.md": knob_index(),
-        "recipes.md": recipe_page(folder),
+        "recipes.md": recipe_page(),
         **{f"python/{name}.md": public_page(name) for name in convnextv2.__all__},
         "python/errors.md": error_page(errors),
         "python/others.md": other_page(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.knobs import Recipe, group_of_knob, idle_of, knobs_of
 from convnextv2.recipe.values import Option, knob
@@ -62,7 +60,7 @@ def _knob(one: Option) -> str:
     return f"````{{confval}} {one.name}\n{head}\n\n{prose(one)}\n\n{' '.join(notes)}\n````"
 
 
-def recipe_page(folder: Path) -> str:
+def recipe_page() -> str:
     """Write every recipe with its head and its content, by the folder that it lies in."""
     found = [(name, summary, find_recipe(name)) for name, summary in list_recipes()]
     parts = [
