@@ -40,7 +40,8 @@ def find_wrong_labels(
     Args:
         images: The images.
         looks: What the scan found in each of them.
-        embedder: What makes features; None for the quick descriptor.
+        embedder: Makes features. The quick descriptor is tried as well, and judges if a classifier
+            agrees with more labels by it. None for the quick descriptor alone.
         batch_size: Images that are embedded at once.
         max_pixels: The largest image that is decoded.
 
@@ -58,19 +59,23 @@ def find_wrong_labels(
     row = np.full(len(counts), -1, np.int64)
     row[judged] = np.arange(len(judged))
     labels = torch.from_numpy(row[images.targets[chosen]])
-    if embedder is None:
-        small = [look.small for i in chosen if (look := looks[i]).small is not None]
-        features, by = describe(np.stack(small)), "a quick descriptor of small copies"
-    else:
+    small = [look.small for i in chosen if (look := looks[i]).small is not None]
+    described = {"a quick descriptor of small copies": describe(np.stack(small))}
+    if embedder is not None:
         features = _embed([images.paths[i] for i in chosen], embedder, batch_size, max_pixels)
-        by = f"features of {embedder.about['path']}"
-    found = judge(features, labels, len(judged))
+        described = {f"features of {embedder.about['path']}": features, **described}
+    judgements = {
+        name: judge(features, labels, len(judged)) for name, features in described.items()
+    }
+    by = max(judgements, key=lambda name: judgements[name].accuracy)
+    found = judgements.pop(by)
+    others = "".join(f" (by {name}, {each.accuracy:.0%})" for name, each in judgements.items())
     doubts = doubt(found.logits, labels)
     commonest = float(labels.bincount().max()) / len(labels)
     if not is_better_than_guessing(found.accuracy, commonest, len(labels)):
         return [], (
             f"Labels are not judged: by {by}, a linear classifier names {found.accuracy:.0%} of "
-            f"the labels of images that it did not see, and the commonest class has "
+            f"the labels of images that it did not see{others}, and the commonest class has "
             f"{commonest:.0%} of them. Give a better encoder with init."
         )
     if doubts.share > MAX_WRONG:
@@ -81,8 +86,8 @@ def find_wrong_labels(
     names = [images.class_names[k] for k in judged.tolist()]
     return _named(images, chosen, doubts, names), (
         f"Judged by {by}, from which a linear classifier names {found.accuracy:.0%} of the labels "
-        f"of images that it did not see; {doubts.share:.1%} of the labels are estimated to be "
-        "wrong."
+        f"of images that it did not see{others}; {doubts.share:.1%} of the labels are estimated to "
+        "be wrong."
     )
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import convnextv2
 from convnextv2.auditing.descriptor import describe
 from convnextv2.auditing.labels import NAMED, doubt, judge
 from convnextv2.cli import main
+from convnextv2.inference.embedder import Embedder, open_embedder
+from convnextv2.verbs import audit
 
 
 def drawn(n: int, classes: int, wrong: float, seed: int = 0):
@@ -96,17 +99,32 @@ def test_wrong_labels_are_named_and_handled_as_asked(tmp_path: Path) -> None:
     assert left == {"drop": [], "keep": ["blue"], "change": ["red"]}
 
 
-def test_an_encoder_judges_in_place_of_the_descriptor(tmp_path: Path) -> None:
-    for k, level in enumerate((30, 220)):
+def test_the_better_of_an_encoder_and_the_descriptor_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(2):
         for i in range(12):
-            pixels = np.array(scene(50 * k + i)) // 8 + np.uint8(level)
+            pixels = np.array(scene(50 * k + i)) // 3
+            pixels[..., k] += 150
             save(Image.fromarray(pixels), tmp_path / "data" / "ab"[k] / f"{i}.png")
     (tmp_path / "data/a/0.png").rename(tmp_path / "data/b/wrong.png")
     data, out = str(tmp_path / "data"), str(tmp_path / "pre")
     options = ["--data_dir", data, "--out", out, *SMALL, "--epochs", "1", "--decoder_dim", "8"]
     assert main(["pretrain", *options]) == 0
     report = convnextv2.audit(data, init=out, out=tmp_path / "audit", device="cpu")
-    assert "pre" in report.label_note and "descriptor" not in report.label_note
+    assert report.label_note.startswith(f"Judged by features of {out}")
+    assert "(by a quick descriptor of small copies, 96%)" in report.label_note  # of 24, one wrong
+    assert [Path(f.path).name for f in report.findings if f.kind == "wrong_label"] == ["wrong.png"]
+
+    # An encoder that tells nothing apart, as one may that learned other images, is not believed.
+    def open_blind(*args: object, **options: object) -> Embedder:
+        blind = np.zeros((1, 8), np.float32)
+        return replace(open_embedder(out), run=lambda pixels: blind.repeat(len(pixels), 0))
+
+    monkeypatch.setattr(audit, "open_embedder", open_blind)
+    report = convnextv2.audit(data, init=out, out=tmp_path / "blind", device="cpu")
+    assert report.label_note.startswith("Judged by a quick descriptor of small copies")
+    assert f"(by features of {out}" in report.label_note
     assert [Path(f.path).name for f in report.findings if f.kind == "wrong_label"] == ["wrong.png"]
 
 

@@ -45,7 +45,8 @@ class AuditOptions(
     init: str = option(
         "",
         "Model whose features are used to find wrong labels: a run, weights of any format, or an "
-        "artifact. If empty, a quick descriptor of the images themselves is used.",
+        "artifact. A quick descriptor of the images themselves is used if this is empty, or if it "
+        "tells the classes apart better.",
         metavar="WEIGHTS",
     )
     wrong_labels: Literal["drop", "keep", "change"] = option(
