@@ -1379,7 +1379,8 @@ def audit(
         in_channels: Number of channels that the network takes. If empty, it is 3, or the number of
             channels of the first image.
         init: Model whose features are used to find wrong labels: a run, weights of any format, or
-            an artifact. If empty, a quick descriptor of the images themselves is used.
+            an artifact. A quick descriptor of the images themselves is used if this is empty, or if
+            it tells the classes apart better.
         wrong_labels: What the corrected data do with training images whose labels are probably
             wrong: leave them out (drop), keep them, or change the labels to the suggested ones.
         out: Folder to write.
