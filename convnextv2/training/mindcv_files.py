@@ -23,8 +23,9 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.files import replacing
+from convnextv2.weights.detect import depths_of, detect
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
-from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
+from convnextv2.weights.names import name_table, to_canonical, to_foreign
 from convnextv2.weights.opened import Weights
 
 _COLUMN = 20

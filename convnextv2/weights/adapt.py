@@ -14,7 +14,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.text import brief
 from convnextv2.weights.describe import size_name
-from convnextv2.weights.names import depths_of
+from convnextv2.weights.detect import depths_of
 from convnextv2.weights.version_1 import fit_block
 
 

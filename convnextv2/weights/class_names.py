@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,4 +39,5 @@ def distinct(names: list[str]) -> list[str]:
     Returns:
         The names, with the index in brackets behind each that occurs more than once.
     """
-    return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    count = Counter(names)
+    return [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(names)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.files import parse_json
+from convnextv2.text import brief
 from convnextv2.weights.entries import Entry, choose
 from convnextv2.weights.mindspore import ENCRYPTED, read_ckpt_and_notes
 from convnextv2.weights.pickle_values import Entries, Foreign, Global, OddTensor, Record
@@ -238,7 +239,7 @@ def _open_torch(path: Path, *, is_archive: bool) -> Container:
     told = beside.get("provenance") if beside is not None else None
     notes = []
     if chosen.others:
-        others = ", ".join(entry.name or "its top level" for entry in chosen.others)
+        others = brief([entry.name or "its top level" for entry in chosen.others])
         place = chosen.weights.name or "its top level"
         notes.append(f"The weights are those of {place}. There are others: {others}.")
     return Container(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from convnextv2.weights.names import detect, is_average
+from convnextv2.weights.detect import detect, is_average
 from convnextv2.weights.pickle_values import Entries, Foreign, OddTensor, Record
 
 _DEEPEST = 3
@@ -124,9 +124,9 @@ def _rank(entry: Entry) -> tuple[int, int]:
 def _beside(content: Entries, taken: list[Entry]) -> list[tuple[str, str]]:
     """Name what lies beside the taken entries at each step of the way, and say what it is."""
     ways = {entry.keys for entry in taken}
-    steps = sorted({way[:length] for way in ways for length in range(len(way) + 1)})
+    steps = {way[:length] for way in ways for length in range(len(way) + 1)}
     found = []
-    for step in steps:
+    for step in sorted(steps):
         entries: Any = content
         for key in step:
             entries = entries[key]

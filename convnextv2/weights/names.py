@@ -11,8 +11,7 @@ mmpretrain (ee7f2e8), MindCV (51b0636).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -20,8 +19,6 @@ from torch import Tensor
 CONV_MLP = frozenset({"convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano"})
 """timm builds these sizes with 1x1 convolutions in place of linear layers, so their weights have
 four dimensions."""
-
-_AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|swa|polyak|teacher)([._]|$)")
 
 
 @dataclass(frozen=True)
@@ -343,94 +340,3 @@ def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
     ):
         return tensor[:, :, None, None]
     return tensor
-
-
-def detect(names: Iterable[str]) -> tuple[str, str] | None:
-    """Recognise the format of weights by the names of their tensors.
-
-    A file may hold several sets of weights. The one with the shortest prefix counts then, and an
-    average only if there is nothing else.
-
-    Args:
-        names: The names of all tensors.
-
-    Returns:
-        The format and what precedes every name ("module.", "model.", ...); None if the names are of
-        no known format.
-    """
-    found = detect_all(names)
-    return found[0] if found else None
-
-
-def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Recognise every set of weights by the names of the tensors.
-
-    Args:
-        names: The names of all tensors.
-
-    Returns:
-        The format and the prefix of each set, the shortest prefix first and averages last.
-    """
-    names = list(names)
-    if any(name.endswith(".kernel") for name in names):
-        order = ["official-sparse"]
-    elif any(".depthwise_conv." in name for name in names):
-        order = ["dinov3-v1", "mmpretrain"]
-    else:
-        order = ["timm", "transformers", "mindcv", "official", "torchvision-v1"]
-    for key in order:
-        anchor, needs = f"{FORMATS[key].stem_conv}.weight", FORMATS[key].needs
-        prefixes = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
-        prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
-        if needs:
-            prefixes = [prefix for prefix in prefixes if prefix + needs in names]
-        if prefixes:
-            return [
-                (_with_version(key, prefix, names), prefix)
-                for prefix in sorted(prefixes, key=lambda prefix: (is_average(prefix), len(prefix)))
-            ]
-    return []
-
-
-def _with_version(key: str, prefix: str, names: Iterable[str]) -> str:
-    """Return the key of the version of ConvNeXt that a prefix stands for.
-
-    Weights without any GRN are of the first version, which may lack a layer scale.
-    """
-    if f"{key}{VERSION_1}" not in FORMATS:
-        return key
-    has_grn = any(name.startswith(prefix) and ".grn." in name for name in names)
-    return key if has_grn else f"{key}{VERSION_1}"
-
-
-def is_average(name: str) -> bool:
-    """Return whether a name says that it stands for a moving average of weights.
-
-    Args:
-        name: A prefix of tensors' names, or the key of a checkpoint's entry.
-    """
-    return _AVERAGE.search(name) is not None
-
-
-def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Count the blocks of each stage by their depthwise convolutions, up to the first gap.
-
-    Args:
-        key: The format, a key of `FORMATS`.
-        prefix: What precedes the encoder's names.
-        names: The tensors by the format's names.
-
-    Returns:
-        Four numbers.
-    """
-    form = FORMATS[key]
-    depths = []
-    for i in range(4):
-        depth = 0
-        while (
-            f"{prefix}{form.block.format(i=i, j=depth, odd=2 * i + 1)}.{form.dwconv}.{form.kernel}"
-            in names
-        ):
-            depth += 1
-        depths.append(depth)
-    return tuple(depths)
