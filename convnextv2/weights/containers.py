@@ -7,6 +7,7 @@ constant (`docs/how-to/weights.md`).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from convnextv2.weights.mindspore import ENCRYPTED, read_ckpt_and_notes
 from convnextv2.weights.pickle_values import Entries, Foreign, Global, OddTensor, Record
 from convnextv2.weights.pytorch import open_torch
 from convnextv2.weights.safetensors import WEIGHTS, read_tensors
-from convnextv2.weights.signatures import HEAD, signature_of
+from convnextv2.weights.signatures import SIGNATURE_BYTES, signature_of
 
 _INDEX = "model.safetensors.index.json"
 _TORCH = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
@@ -38,7 +39,9 @@ _OTHERS = (
     "model.onnx",
 )
 _MAX_JSON_BYTES = 8 << 20
-_LONGEST_HEAD = 1 << 40
+_LONGEST_FRONT_MATTER = 100_000
+"""How many letters of a model card are read."""
+_LONGEST_PLAUSIBLE_HEADER = 1 << 40
 """In bytes. A file that seems to begin with a longer header of safetensors is something else."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
 """What converted files say about where they come from, as text beside the tensors."""
@@ -123,17 +126,13 @@ def open_container(path: Path) -> Container:
     Raises:
         CheckpointError: It is missing, damaged, of no known kind, or made to run code.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises OSError if the name is too long
         return _open_folder(path)
-    head, size = _head(path)
+    head, size = _first_bytes(path)
     if int.from_bytes(head[:4], "little") in ENCRYPTED:
         return _open_mindspore(path)
-    if head[8:9] == b"{" and (length := int.from_bytes(head[:8], "little")) <= _LONGEST_HEAD:
-        if 8 + length > size:
-            raise CheckpointError(
-                f"{path}: is cut short ({size:,} bytes). Copy or download it again."
-            )
-        return _open_safetensors([path])
+    if _is_safetensors(head):
+        return _open_safetensors(path)
     if head[:2] == b"PK":
         return _open_torch(path, is_archive=True)
     if head[:1] == b"\x80":
@@ -155,11 +154,11 @@ def _open_folder(folder: Path) -> Container:
     pytorch_model.bin. open_clip's folders have names of their own.
     """
     if (folder / WEIGHTS).is_file():
-        opened = _open_safetensors([folder / WEIGHTS])
+        opened = _open_safetensors(folder / WEIGHTS)
     elif (folder / _INDEX).is_file():
         opened = _open_shards(folder)
     elif (folder / _OPEN_CLIP).is_file():
-        opened = _open_safetensors([folder / _OPEN_CLIP])
+        opened = _open_safetensors(folder / _OPEN_CLIP)
     elif pickled := [folder / name for name in _TORCH if (folder / name).is_file()]:
         opened = open_container(pickled[0])
     else:
@@ -190,39 +189,51 @@ def _open_shards(folder: Path) -> Container:
     files = [folder / name for name in sorted(set(shards.values()))]
     if any(file.parent != folder or not file.name.isprintable() for file in files):
         raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
-    opened = _open_safetensors(files)
-    if missing := shards.keys() - opened.tensors.keys():
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _read_safetensors(file)[0]
+    if missing := shards.keys() - tensors.keys():
         raise CheckpointError(
             f"{folder}: {len(missing)} tensors of its index are in no shard, such as "
             f"{min(missing)}."
         )
-    return replace(opened, metadata={}, provenance={})
+    return Container("safetensors", tensors, files)
 
 
-def _open_safetensors(files: list[Path]) -> Container:
-    """Open one file or all shards.
+def _open_safetensors(path: Path) -> Container:
+    tensors, metadata = _read_safetensors(path)
+    return Container("safetensors", tensors, [path], metadata, provenance=_provenance(metadata))
 
-    A clone without Git LFS has pointers in their place, so the signature of each is checked first.
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file, or say what lies there under its name.
+
+    In a clone without Git LFS, for example, that is a pointer to the file.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        head, size = _head(path)
-        if what := signature_of(path, head, size):
-            raise CheckpointError(f"{path}: {what}")
-        held, metadata = read_tensors(path)
-        tensors |= held
-    return Container("safetensors", tensors, files, metadata, provenance=_provenance(metadata))
+    head, size = _first_bytes(path)
+    if not _is_safetensors(head) and (what := signature_of(path, head, size)):
+        raise CheckpointError(f"{path}: {what}")
+    if _is_safetensors(head) and 8 + int.from_bytes(head[:8], "little") > size:
+        raise CheckpointError(f"{path}: is cut short ({size:,} bytes). Copy or download it again.")
+    return read_tensors(path)
 
 
-def _head(path: Path) -> tuple[bytes, int]:
-    """Read the first bytes of a file; return them with its length."""
+def _is_safetensors(head: bytes) -> bool:
+    """Return whether a file begins with a header of safetensors, after the header's length."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_PLAUSIBLE_HEADER
+
+
+def _first_bytes(path: Path) -> tuple[bytes, int]:
+    """Read the bytes of a file that tell what it is; return them with its length."""
     try:
         with open(path, "rb") as file:
-            return file.read(HEAD), path.stat().st_size
+            return file.read(SIGNATURE_BYTES), path.stat().st_size
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:  # a NUL in the name
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
 
 
 def _open_mindspore(path: Path) -> Container:
@@ -244,11 +255,11 @@ def _open_torch(path: Path, *, is_archive: bool) -> Container:
         notes.append(f"The weights are those of {place}. There are others: {others}.")
     return Container(
         opened.title,
-        opened.tensors(_strided(path, chosen.weights)),
+        opened.tensors(_plain_tensors(path, chosen.weights)),
         [path],
         beside=chosen.beside
         + [(name, "Python object, neither built nor called") for name in opened.foreign],
-        average=opened.tensors(_strided(path, chosen.average)) if chosen.average else {},
+        average=opened.tensors(_plain_tensors(path, chosen.average)) if chosen.average else {},
         provenance=_provenance(told),
         notes=notes,
     )
@@ -269,7 +280,7 @@ def _entries_in(content: Any, path: Path) -> Entries:
     return content
 
 
-def _strided(path: Path, entry: Entry) -> dict[str, Record]:
+def _plain_tensors(path: Path, entry: Entry) -> dict[str, Record]:
     """Return the tensors of an entry, which must all be plain ones."""
     odd = [
         (name, tensor.kind)
@@ -297,10 +308,16 @@ def _card_licence(card: Path) -> str:
     """Read the licence in the front matter of a model card; empty if none is named."""
     if not card.is_file():
         return ""
-    with open(card, encoding="utf-8", errors="replace") as file:
-        front = file.read(10_000).split("---")
-    lines = front[1].splitlines() if len(front) > 2 else []
-    told = {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+    try:
+        with open(card, encoding="utf-8-sig", errors="replace") as file:
+            text = file.read(_LONGEST_FRONT_MATTER)
+    except OSError as error:
+        raise CheckpointError(f"{card}: cannot be read ({error.strerror}).") from error
+    if not text.startswith("---"):
+        return ""
+    lines = text.removeprefix("---").partition("\n---")[0].splitlines()
+    parts = (line.partition(":") for line in lines)
+    told = {name: text.strip().strip("\"'") for name, _, text in parts}
     licence = told.get("license", "")
     licence = told.get("license_name", "") if licence == "other" else licence
     return licence[:100] if licence.isprintable() else ""

@@ -199,7 +199,7 @@ def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> 
         A line; empty if nothing is known that would restrict the use of the weights.
     """
     told, licence = container.provenance.get("notice"), container.licence
-    meant = next((text for part, text in _LICENCES.items() if part in licence), "")
+    meant = next((text for part, text in _LICENCES.items() if part in licence.lower()), "")
     if key.endswith(VERSION_1):
         usual = meant or ("" if licence or not _is_dino(key, tensors) else _DINOV3)
     else:

@@ -22,7 +22,7 @@ from convnextv2.files import SURROGATE, replacing, write_json
 from convnextv2.weights.description import KEY, Description
 
 WEIGHTS = "model.safetensors"
-_LONGEST_HEAD = 4 << 20
+_LONGEST_HEADER = 4 << 20
 """The longest header that is read, in bytes."""
 _MAX_TENSORS = 50_000
 
@@ -70,12 +70,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with open(path, "rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
-        if _LONGEST_HEAD < length < path.stat().st_size:
-            raise ValueError(f"a head of {length:,} bytes, expected at most {_LONGEST_HEAD:,}")
+        if _LONGEST_HEADER < length < path.stat().st_size:
+            raise ValueError(f"a header of {length:,} bytes, expected at most {_LONGEST_HEADER:,}")
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             if len(names) > _MAX_TENSORS:
-                raise ValueError(f"{len(names)} tensors, expected at most {_MAX_TENSORS}")
+                raise ValueError(f"{len(names):,} tensors, expected at most {_MAX_TENSORS:,}")
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-HEAD = 512
+SIGNATURE_BYTES = 512
 """How many bytes at the start of a file tell what it is."""
 
 _DOWNLOAD = "Download the file itself"
@@ -52,7 +52,7 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
 
     Args:
         path: Its name, which counts if the bytes tell nothing.
-        head: Its first `HEAD` bytes.
+        head: Its first `SIGNATURE_BYTES` bytes.
         size: Its length in bytes.
 
     Returns:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from convnextv2.errors import CheckpointError
 from convnextv2.verbs.inspect import inspect
+from convnextv2.weights.containers import open_container
 from convnextv2.weights.opened import open_weights
 
 from .networks import random_model
@@ -71,6 +73,40 @@ def test_values_that_are_no_numbers_are_shown(
     torch.save(tensors, tmp_path / "x.pth")
     inspect(tmp_path / "x.pth")
     assert re.search(r"values +head\.bias: NaN or infinite", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "x.pb", "x.onnx", "x.msgpack"])
+def test_the_content_of_a_file_decides_and_not_its_name(name: str, tmp_path: Path) -> None:
+    tensors = random_model().state_dict()
+    save_file(tensors, tmp_path / name)
+    assert open_weights(tmp_path / name).origin.container == "safetensors"
+    torch.save(tensors, tmp_path / name)
+    assert open_weights(tmp_path / name).origin.container == "PyTorch checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a" * 300, "File name too long"), ("a\0b", "embedded null byte")]
+)
+def test_a_name_that_no_file_can_have_is_one_line(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"cannot be read \({said}\)"):
+        open_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ('---\nlicense: "mit"\ntitle: a --- b\n---\n', "mit"),
+        ("\ufeff---\nmodel-index: |\n" + "  x\n" * 9000 + "license: mit\n---\n", "mit"),
+        ("---\nlicense: mit\nmodel-index: |\n" + "  x\n" * 90_000 + "---\n", "mit"),
+        ("---\nlicense: other\nlicense_name: ours\n---\n", "ours"),
+        ("# Weights\n---\nlicense: of the code, not of these\n---\n", ""),
+    ],
+)
+def test_the_licence_is_that_of_the_front_matter(card: str, licence: str, tmp_path: Path) -> None:
+    save_file(random_model().state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text(card)
+    assert open_container(tmp_path).licence == licence
 
 
 @pytest.mark.parametrize(
