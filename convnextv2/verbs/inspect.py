@@ -12,9 +12,9 @@ from convnextv2.recipe.options import takes
 from convnextv2.text import brief, plain
 from convnextv2.verbs.options.weights import InspectOptions
 from convnextv2.weights.description import Description
+from convnextv2.weights.dtypes import is_finite
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.opened import OURS, Weights, open_weights
-from convnextv2.weights.restore import is_finite
 
 
 @takes(InspectOptions)

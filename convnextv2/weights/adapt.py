@@ -15,6 +15,7 @@ from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.text import brief
 from convnextv2.weights.describe import size_name
 from convnextv2.weights.detect import depths_of
+from convnextv2.weights.dtypes import wide_dtype
 from convnextv2.weights.version_1 import fit_block
 
 
@@ -140,9 +141,9 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
         channels: The number of input channels that is wanted.
 
     Returns:
-        The weight for that number, (O, channels, s, s).
+        The weight for that number, (O, channels, s, s), in float32 at least.
     """
-    known = weight.shape[1]
+    known, weight = weight.shape[1], weight.to(wide_dtype(weight.dtype))
     if channels == 1:
         return weight.sum(1, keepdim=True)
     return weight[:, torch.arange(channels) % known] * (known / channels)

@@ -15,6 +15,7 @@ from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.upernet import Segmentor
 from convnextv2.text import brief
 from convnextv2.weights.description import Description
+from convnextv2.weights.dtypes import is_readable
 
 Network = ConvNeXtV2 | FCMAE | Segmentor | Detector
 """What a weights file may hold."""
@@ -99,11 +100,11 @@ def check_complete(tensors: Mapping[str, Tensor], description: Description, path
             f"{path}: {len(unexpected)} tensors have no place in the model: {brief(unexpected)}."
         )
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+        if tensor.shape != expected[name].shape or not is_readable(tensor.dtype):
             wanted = tuple(expected[name].shape)
             raise CheckpointError(
                 f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {wanted} of "
-                "floats."
+                "floating-point numbers of 8 to 64 bits."
             )
 
 

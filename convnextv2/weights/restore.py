@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief
 from convnextv2.weights.build import Network, build_model
 from convnextv2.weights.description import Description
+from convnextv2.weights.dtypes import is_finite
 from convnextv2.weights.opened import Weights, open_weights
 
 
@@ -41,13 +40,6 @@ def check_finite(weights: Weights) -> None:
             f"{weights.origin.path}: {len(bad)} tensors hold NaN or infinite numbers: "
             f"{brief(bad)}. Use weights from before the training diverged, or copy the file again."
         )
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Return whether a tensor holds neither NaN nor infinite numbers."""
-    # PyTorch has no isfinite for floating-point numbers of eight bits.
-    eight_bits = tensor.is_floating_point() and tensor.itemsize == 1
-    return bool((tensor.float() if eight_bits else tensor).isfinite().all())
 
 
 def restore(weights: Weights) -> Network:

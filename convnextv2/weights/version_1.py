@@ -18,6 +18,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief
+from convnextv2.weights.dtypes import wide_dtype
 from convnextv2.weights.names import FORMATS, VERSION_1, library_of
 
 FOLDED = (
@@ -117,8 +118,8 @@ def fold_layer_scale(
                 ("weight", weight, scale.double()[:, None]),
                 ("bias", bias, scale.double()),
             ):
-                dtype = torch.promote_types(tensor.dtype, torch.float32)
-                folded[f"{block}pwconv2.{name}"] = (tensor.double() * factor).to(dtype)
+                product = tensor.double() * factor
+                folded[f"{block}pwconv2.{name}"] = product.to(wide_dtype(tensor.dtype))
         for name in ("gamma", "beta"):
             folded[f"{block}grn.{name}"] = torch.zeros(weight.shape[1])
     return folded

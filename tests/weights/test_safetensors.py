@@ -8,6 +8,7 @@ import torch
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.verbs.inspect import inspect
+from convnextv2.weights.adapt import load_encoder
 from convnextv2.weights.description import Description, read_description
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
@@ -115,6 +116,33 @@ def test_weights_of_eight_bits_are_opened_and_shown(
     save_weights(tmp_path, tensors, Description("classifier", "custom", model.arguments))
     loaded = restore(open_weights(tmp_path / "model.safetensors"))
     assert torch.equal(loaded.head.weight, tensors["head.weight"].float())
+
+
+def test_weights_of_eight_bits_start_models_of_other_forms(tmp_path: Path) -> None:
+    eight_bits = torch.float8_e4m3fn
+    scaled = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3, block="v1")
+    for parameter in scaled.parameters():
+        parameter.data = parameter.data.normal_().to(eight_bits).float()
+    tensors = {name: tensor.to(eight_bits) for name, tensor in scaled.state_dict().items()}
+    write_tensors(tmp_path / "v1.safetensors", tensors)
+    opened = open_weights(tmp_path / "v1.safetensors")
+    weight = scaled.stages[0][0].gamma[:, None] * scaled.stages[0][0].pwconv2.weight
+    assert torch.equal(opened.tensors["stages.0.0.pwconv2.weight"], weight)
+    stem = scaled.downsample_layers[0][0].weight
+    for channels, expected in ((1, stem.sum(1, keepdim=True)), (6, stem.repeat(1, 2, 1, 1) / 2)):
+        model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), in_channels=channels, block="v1")
+        load_encoder(model, tensors, source="x")
+        assert torch.equal(model.downsample_layers[0][0].weight, expected)
+
+
+def test_weights_of_four_bits_are_refused(tmp_path: Path) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    tensors = model.state_dict()
+    tensors["head.weight"] = torch.zeros(3, 16, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    save_weights(tmp_path, tensors, Description("classifier", "custom", model.arguments))
+    said = r"head\.weight is \(3, 16\) .*expected .* of 8 to 64 bits"
+    with pytest.raises(CheckpointError, match=said):
+        open_weights(tmp_path / "model.safetensors")
 
 
 def test_a_single_file_has_nothing_beside_it_and_is_enough(tmp_path: Path) -> None:
