@@ -14,7 +14,10 @@ public; inside they are channels-last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -49,6 +52,17 @@ SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = 
     "convnextv2_huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
 
+_LEFT_OUT = {"inner_eps": 1e-6, "block": "v2"}
+"""Arguments that older versions do not know. They are not written into files if they have these
+values, so that those versions can read them."""
+
+_CHOICES: dict[str, tuple[str | int, ...]] = {
+    "stem_stride": (4, 2, 1),
+    "block": BLOCKS,
+    "gelu": ("exact", "tanh"),
+    "grn_scope": ("image", "batch"),
+}
+
 
 class ConvNeXtV2(nn.Module):
     """ConvNeXt V2 for classification, for pooled or multi-scale features, or as FCMAE's encoder.
@@ -75,7 +89,7 @@ class ConvNeXtV2(nn.Module):
             activations.
 
     Raises:
-        ConvNeXtV2Error: depths, dims, stem_stride or block are not as described.
+        ConvNeXtV2Error: An argument has a value that no network has.
     """
 
     def __init__(
@@ -96,16 +110,7 @@ class ConvNeXtV2(nn.Module):
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if len(depths) != 4 or len(dims) != 4 or min(*depths, *dims) < 1:
-            raise ConvNeXtV2Error(
-                f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers "
-                "each."
-            )
-        if stem_stride not in (1, 2, 4):
-            raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
-        if block not in BLOCKS:
-            raise ConvNeXtV2Error(f"block = {block!r}: expected one of {', '.join(BLOCKS)}.")
-        self.arguments: dict[str, Any] = {  # what a checkpoint needs to build this network again
+        arguments: dict[str, Any] = {
             "depths": list(depths),
             "dims": list(dims),
             "in_channels": in_channels,
@@ -114,38 +119,33 @@ class ConvNeXtV2(nn.Module):
             "gelu": gelu,
             "grn_scope": grn_scope,
             "norm_eps": norm_eps,
+            "inner_eps": inner_eps,
+            "block": block,
         }
-        if inner_eps != 1e-6:  # older versions can read files without it
-            self.arguments["inner_eps"] = inner_eps
-        if block != "v2":  # likewise
-            self.arguments["block"] = block
+        training = {"drop_path_rate": drop_path_rate, "head_init_scale": head_init_scale}
+        _check_arguments(arguments | training)
+        # What a checkpoint needs to build this network again.
+        self.arguments = {
+            name: value
+            for name, value in arguments.items()
+            if name not in _LEFT_OUT or value != _LEFT_OUT[name]
+        }
         self.depths, self.dims = tuple(depths), tuple(dims)
         self.in_channels, self.num_classes, self.block = in_channels, num_classes, block
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
         self.grad_checkpoint = grad_checkpoint
 
-        self.downsample_layers = nn.ModuleList(
-            [
-                nn.Sequential(
-                    PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0], inner_eps)
-                )
-            ]
-        )
-        for narrow, wide in zip(dims[:-1], dims[1:], strict=True):
+        stem = PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0], inner_eps)
+        self.downsample_layers = nn.ModuleList([nn.Sequential(*stem)])
+        for narrow, wide in pairwise(dims):
             self.downsample_layers.append(
                 nn.Sequential(LayerNorm(narrow, inner_eps), PatchConv(narrow, wide, 2))
             )
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        form: dict[str, Any] = {"block": block, "gelu": gelu, "grn_scope": grn_scope}
         self.stages = nn.ModuleList(
             nn.ModuleList(
-                Block(
-                    dim,
-                    block=block,
-                    drop_path_rate=next(rates),
-                    gelu=gelu,
-                    grn_scope=grn_scope,
-                    norm_eps=inner_eps,
-                )
+                Block(dim, drop_path_rate=next(rates), norm_eps=inner_eps, **form)
                 for _ in range(depth)
             )
             for depth, dim in zip(depths, dims, strict=True)
@@ -174,7 +174,8 @@ class ConvNeXtV2(nn.Module):
             or second of these and the projection.
 
         Raises:
-            ConvNeXtV2Error: The images are too small, or have another number of channels.
+            ConvNeXtV2Error: The images are too small, have another number of channels, or are not
+                floating-point numbers of four dimensions.
         """
         x = self.encode(images)  # (N, h, w, dims[3])
         if self.norm is None:
@@ -248,6 +249,16 @@ class ConvNeXtV2(nn.Module):
         return outputs
 
     def _check(self, images: Tensor) -> None:
+        if images.dim() != 4:
+            raise ConvNeXtV2Error(
+                f"images have the shape {tuple(images.shape)}: expected (N, C, H, W). Give a "
+                "single image as images[None]."
+            )
+        if not images.is_floating_point():
+            raise ConvNeXtV2Error(
+                f"images are {images.dtype}: expected floating-point numbers. Divide pixels by "
+                "255, subtract the mean and divide by the standard deviation."
+            )
         _, channels, height, width = images.shape
         if channels != self.in_channels:
             raise ConvNeXtV2Error(
@@ -259,6 +270,34 @@ class ConvNeXtV2(nn.Module):
                 f"images are {height} x {width} px: the model needs at least {self.total_stride} "
                 "px a side. Enlarge them, or use a smaller stem_stride."
             )
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ConvNeXtV2Error for the first argument of a `ConvNeXtV2` with an impossible value."""
+    for name, value in arguments.items():
+        if name in _CHOICES:
+            is_right = value in _CHOICES[name]
+            expected = f"one of {', '.join(map(str, _CHOICES[name]))}"
+        elif name in ("depths", "dims"):
+            is_right = len(value) == 4 and all(_is_count(number) for number in value)
+            expected = "four whole numbers >= 1"
+        elif name == "in_channels":
+            is_right, expected = _is_count(value), "a whole number >= 1"
+        elif name == "num_classes":
+            is_right = value is None or value == 0 or _is_count(value)
+            expected = "a whole number >= 0, or None for the bare encoder"
+        elif name == "drop_path_rate":
+            is_right, expected = 0 <= value < 1, "a number >= 0 and < 1"
+        elif name == "head_init_scale":
+            is_right, expected = math.isfinite(value), "a finite number"
+        else:
+            is_right, expected = 0 < value < math.inf, "a number > 0"
+        if not is_right:
+            raise ConvNeXtV2Error(f"{name} = {value!r}: expected {expected}.")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and value >= 1
 
 
 def create_model(name: str, **arguments: Any) -> ConvNeXtV2:

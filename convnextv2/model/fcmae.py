@@ -88,7 +88,8 @@ class FCMAE(nn.Module):
         decoder_depth: Blocks of the decoder.
 
     Raises:
-        ConvNeXtV2Error: `tile` is not a multiple of the total stride.
+        ConvNeXtV2Error: The encoder has a final norm, `tile` is not a multiple of the total stride,
+            or a number of the decoder is below 1.
     """
 
     def __init__(
@@ -101,13 +102,20 @@ class FCMAE(nn.Module):
         decoder_depth: int = 1,
     ) -> None:
         super().__init__()
-        assert encoder.norm is None, "FCMAE takes a bare encoder: build it with num_classes=None"
+        if encoder.norm is not None:
+            raise ConvNeXtV2Error(
+                f"num_classes = {encoder.num_classes}: FCMAE takes a bare encoder. Build it with "
+                "num_classes=None."
+            )
         self.cell = encoder.total_stride
-        self.tile = tile or self.cell
-        if self.tile % self.cell:
+        self.tile = self.cell if tile is None else tile
+        if self.tile < 1 or self.tile % self.cell:
             raise ConvNeXtV2Error(
                 f"tile = {tile}: expected a multiple of the total stride, {self.cell} px."
             )
+        for name, value in (("decoder_dim", decoder_dim), ("decoder_depth", decoder_depth)):
+            if value < 1:
+                raise ConvNeXtV2Error(f"{name} = {value}: expected a whole number >= 1.")
         self.norm_target = norm_target
         self.arguments = {
             "tile": self.tile,

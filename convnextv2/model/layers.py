@@ -186,6 +186,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        assert 0 <= rate < 1, rate
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

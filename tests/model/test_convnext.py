@@ -195,13 +195,46 @@ def test_head_init_scale_scales_the_head_alone() -> None:
 
 @pytest.mark.parametrize(
     ("images", "message"),
-    [(torch.zeros(1, 3, 16, 64), "at least 32 px"), (torch.zeros(1, 4, 64, 64), "expects 3")],
+    [
+        (torch.zeros(1, 3, 16, 64), "at least 32 px"),
+        (torch.zeros(1, 4, 64, 64), "expects 3"),
+        (torch.zeros(3, 64, 64), r"the shape \(3, 64, 64\): expected .* as images\[None\]"),
+        (
+            torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+            r"are torch\.uint8: .* Divide pixels by 255",
+        ),
+    ],
 )
 def test_images_that_do_not_fit_are_refused_with_the_remedy(
     images: torch.Tensor, message: str
 ) -> None:
     with pytest.raises(ConvNeXtV2Error, match=message):
         create_model("convnextv2_atto")(images)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"depths": (1, 1)}, r"depths = \[1, 1\]: expected four whole numbers"),
+        ({"depths": (1.0, 1, 1, 1)}, "expected four whole numbers"),
+        ({"dims": (4, 8, 0, 16)}, "expected four whole numbers"),
+        ({"in_channels": 0}, "in_channels = 0: expected a whole number >= 1"),
+        ({"in_channels": 2.5}, "expected a whole number"),
+        ({"num_classes": -1}, "num_classes = -1: expected a whole number >= 0, or None"),
+        ({"stem_stride": 3}, "stem_stride = 3: expected one of 4, 2, 1"),
+        ({"gelu": "relu"}, "gelu = 'relu': expected one of exact, tanh"),
+        ({"grn_scope": "all"}, "grn_scope = 'all': expected one of image, batch"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate = 1.0: expected a number >= 0 and < 1"),
+        ({"drop_path_rate": -0.1}, "expected a number >= 0 and < 1"),
+        ({"norm_eps": float("nan")}, "norm_eps = nan: expected a number > 0"),
+        ({"inner_eps": -1e-6}, "inner_eps = -1e-06: expected a number > 0"),
+        ({"head_init_scale": float("inf")}, "expected a finite number"),
+    ],
+)
+def test_arguments_that_no_network_has_are_refused(wrong: dict, expected: str) -> None:
+    usual = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
+    with pytest.raises(ConvNeXtV2Error, match=expected):
+        ConvNeXtV2(**usual | wrong)
 
 
 def test_unknown_name_lists_the_sizes() -> None:

@@ -289,6 +289,26 @@ def test_impossible_tiles_are_refused_with_the_remedy(make, message: str) -> Non
         make()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tile": 0}, "tile = 0: expected a multiple of the total stride"),
+        ({"tile": -32}, "tile = -32: expected a multiple of the total stride"),
+        ({"decoder_dim": 0}, "decoder_dim = 0: expected a whole number >= 1"),
+        ({"decoder_depth": 0}, "decoder_depth = 0: expected a whole number >= 1"),
+    ],
+)
+def test_decoders_that_cannot_predict_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ConvNeXtV2Error, match=message):
+        FCMAE(small_encoder(), **wrong)
+
+
+def test_an_encoder_with_a_final_norm_is_refused() -> None:
+    classifier = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    with pytest.raises(ConvNeXtV2Error, match="num_classes = 3: .* Build it with num_classes=None"):
+        FCMAE(classifier)
+
+
 def test_ratio_zero_has_no_loss() -> None:
     model = FCMAE(create_model("convnextv2_atto", num_classes=None))
     with pytest.raises(ConvNeXtV2Error, match="mask_ratio"):
