@@ -188,7 +188,7 @@ def teacher_rows(
         The rows, or None if not every class has one; and how they were found, or why not.
     """
     if not teacher.rows:
-        return None, "it has no classes"
+        return None, "it has no head that gives each image one class"
     order = "auto" if teacher.class_names else class_order
     match = match_rows(
         classes, teacher.class_names, teacher.rows, format=teacher.format, order=order

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     """The answer of a teacher to N images.
 
     Attributes:
-        logits: (N, rows); None without a head.
+        logits: (N, rows); None without such a head, see `Teacher.rows`.
         features: The pooled features, (N, width).
         map: The output of the last stage, (N, h, w, width); None if the teacher is an artifact that
             does not return it.
@@ -52,7 +52,7 @@ class Teacher:
         answer: Maps normalised images of the teacher's size to an answer.
         preprocessing: How its own images are prepared.
         class_names: The name of each row of its head; empty if they are unknown.
-        rows: The number of rows of its head; 0 without a head.
+        rows: The number of rows of its head; 0 without a head that gives each image one class.
         width: The number of channels of its features.
         has_map: Whether its answers have a map.
         format: The format whose conventions decide the order of its rows.
@@ -122,7 +122,8 @@ def open_teacher(source: str, device: torch.device, student: Preprocessing) -> T
         student: How the student's images are prepared.
 
     Raises:
-        ConvNeXtV2Error: The source cannot be opened, or its images have other channels.
+        ConvNeXtV2Error: The source cannot be opened or returns no features, or its images have
+            other channels or another range of values.
     """
     if is_artifact(source):
         teacher = _from_artifact(open_artifact(source))
@@ -154,6 +155,7 @@ def _from_weights(opened: Weights, device: torch.device, student: Preprocessing)
         device
     )
     lines = [f"Teacher: {line}" if i == 0 else line for i, line in enumerate(opened.lines())]
+    rows = 0 if description.kind == "multi_label" else network.num_classes or 0
     preprocessing = student
     if description.preprocessing:
         preprocessing = Preprocessing.read(description.preprocessing)
@@ -163,8 +165,8 @@ def _from_weights(opened: Weights, device: torch.device, student: Preprocessing)
         str(opened.path),
         _Network(network),
         preprocessing,
-        class_names=list(description.class_names) if network.num_classes else [],
-        rows=network.num_classes or 0,
+        class_names=list(description.class_names) if rows else [],
+        rows=rows,
         width=network.dims[-1],
         has_map=True,
         format=order_of(description),
@@ -200,6 +202,11 @@ class _Network:
 
 def _from_artifact(artifact: Artifact) -> Teacher:
     card = artifact.card
+    if card.kind in ("segmentation", "detection"):
+        raise RecipeError(
+            f"teacher = {artifact.path}: an artifact for {card.kind} returns no features. Give the "
+            "run that it was exported from."
+        )
     lines = [
         f"Teacher: {artifact.path}: artifact, {card.format}, {card.precision}, sha256 "
         f"{artifact.sha256[:16]}"
@@ -249,6 +256,8 @@ class _Exported:
             return Answer(None, stage.mean((1, 2)), stage)
         if self._card.kind == "features":
             return Answer(None, outputs[0], None)
+        if self._card.kind == "multi_label":
+            return Answer(None, outputs[1], None)
         logits = outputs[0]
         if self._card.input == "pixels":  # the probabilities of logits / temperature
             tiny = torch.finfo(logits.dtype).tiny
@@ -271,9 +280,9 @@ def _blank_answer(card: Card, images: Tensor) -> Answer:
     """Return an answer of the right shape, for estimates of memory on the meta device."""
     n, height, width = len(images), images.shape[-2], images.shape[-1]
     stride, channels = 8 * card.arguments["stem_stride"], card.arguments["dims"][-1]
-    features = images.new_zeros(n, channels)
+    features, logits, last_map = images.new_zeros(n, channels), None, None
     if card.kind == "classifier":
-        return Answer(images.new_zeros(n, card.arguments["num_classes"]), features, None)
-    if card.kind == "features":
-        return Answer(None, features, None)
-    return Answer(None, features, images.new_zeros(n, height // stride, width // stride, channels))
+        logits = images.new_zeros(n, card.arguments["num_classes"])
+    if card.kind == "backbone":
+        last_map = images.new_zeros(n, height // stride, width // stride, channels)
+    return Answer(logits, features, last_map)

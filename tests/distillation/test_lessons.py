@@ -95,6 +95,16 @@ def test_what_cannot_be_learned_is_refused(
         lessons_of(tmp_path, classes, **more)
 
 
+def test_a_teacher_of_several_labels_teaches_features(tmp_path: Path) -> None:
+    """A softmax over its logits would mean nothing: they are those of independent labels."""
+    path = save(network(seed=1), tmp_path, kind="multi_label")
+    teacher, student = open_teacher(str(path), torch.device("cpu"), OWN), network(seed=2)
+    lessons = build_lessons(Recipe(teacher="t"), teacher, student, CLASSES, OWN)
+    assert lessons.rows is None and lessons.features and teacher.class_names == []
+    with pytest.raises(RecipeError, match="it has no head that gives each image one class"):
+        build_lessons(Recipe(teacher="t", distill="soft"), teacher, student, CLASSES, OWN)
+
+
 def test_a_guessed_order_of_classes_is_not_taken_by_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from trees import CLASSES, PREPROCESSING, network, photograph, save
 
+from convnextv2.deploy.artifact import open_artifact
 from convnextv2.distillation.teacher import Teacher, open_teacher
 from convnextv2.errors import RecipeError
 from convnextv2.preprocessing import Preprocessing
@@ -106,6 +107,34 @@ def test_it_may_be_a_convnext_of_the_first_version_by_timm(tmp_path: Path) -> No
     assert torch.allclose(answer.features, pooled, atol=1e-3)
     assert torch.allclose(answer.map.permute(0, 3, 1, 2), features, atol=1e-3)
     assert teacher.rows == 7
+
+
+def with_kind(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let an artifact be of another kind."""
+    artifact = open_artifact(folder)
+    other = replace(artifact, card=artifact.card.model_copy(update={"kind": kind}))
+    monkeypatch.setattr("convnextv2.distillation.teacher.open_artifact", lambda _: other)
+    return folder
+
+
+def test_an_exported_model_of_several_labels_answers_with_its_features(
+    exported: Callable[..., Path], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = normalised(pixels(2), STUDENT.mean, STUDENT.std)
+    expected = opened(weights)(seen, STUDENT)
+    teacher = opened(with_kind("multi_label", exported("onnx"), monkeypatch))
+    found, blank = teacher(seen, STUDENT), teacher(seen.to("meta"), STUDENT)
+    assert teacher.rows == 0 and found.logits is None and found.map is None
+    assert torch.allclose(found.features, expected.features, atol=1e-3)
+    assert blank.logits is None and blank.map is None and blank.features.shape == (2, 48)
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "detection"])
+def test_an_exported_model_without_features_is_refused(
+    kind: str, exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RecipeError, match=f"an artifact for {kind} returns no features"):
+        opened(with_kind(kind, exported("onnx"), monkeypatch))
 
 
 def test_other_channels_are_refused(tmp_path: Path) -> None:
