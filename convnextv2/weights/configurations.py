@@ -11,6 +11,7 @@ from convnextv2.weights.description import Description
 from convnextv2.weights.names import library_of
 from convnextv2.weights.processor import RESAMPLE
 from convnextv2.weights.timm_config import TIMM_NAMES
+from convnextv2.weights.transformers_config import SEVERAL_LABELS
 from convnextv2.weights.version_1 import is_version_1
 
 _TIMM_FIRST = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
@@ -73,7 +74,7 @@ def _transformers_configuration(
         config |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         config |= {"label2id": {name: i for i, name in enumerate(names)}}
     if kind == "multi_label":
-        config["problem_type"] = "multi_label_classification"
+        config["problem_type"] = SEVERAL_LABELS
     processor = {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,

@@ -79,6 +79,11 @@ class Container:
     notes: list[str] = field(default_factory=list)
     marks: tuple[tuple[int, int, int], ...] = ()
 
+    @property
+    def config_path(self) -> Path:
+        """The path of the configuration beside the weights, whether or not there is one."""
+        return self.files[0].parent / CONFIGURATIONS[0]
+
     def nbytes(self) -> int:
         """Return the size of all files in bytes."""
         return sum(path.stat().st_size for path in self.files)

@@ -17,37 +17,19 @@ from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from convnextv2.weights.class_names import class_names
 from convnextv2.weights.containers import Container
 from convnextv2.weights.description import Description, check_preprocessing
-from convnextv2.weights.names import FORMATS, VERSION_1, library_of
+from convnextv2.weights.names import FORMATS, library_of
+from convnextv2.weights.notices import notice_of
 from convnextv2.weights.processor import crop_share, read_processor
 from convnextv2.weights.timm_config import (
-    TIMM_PREPARATION,
     architecture,
     check_timm_arguments,
-    config_of,
     take_timm_preparation,
     timm_arguments,
     timm_eps,
+    timm_notes,
     timm_preparation,
 )
-
-NOTICE = (
-    "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
-    "these come from them, that holds for what is made of them too."
-)
-"""What is said of ConvNeXt V2 weights that may come from Meta's."""
-
-_DINOV3 = (
-    "Weights in this layout are Meta's DINOv3 or EUPE. DINOv3's licence allows commercial use, and "
-    "the agreement must travel with the weights and with what is made of them. EUPE's licence is "
-    "for research only, without commercial use."
-)
-_LICENCES = {
-    "dinov3": "It allows commercial use, and the agreement must travel with the weights and with "
-    "what is made of them.",
-    "noncommercial": "It allows no commercial use of the weights or of what is made of them.",
-    "cc-by-nc": "It allows no commercial use of the weights or of what is made of them.",
-}
-"""What a licence asks for whose name has this in it."""
+from convnextv2.weights.transformers_config import SEVERAL_LABELS, transformers_notes
 
 _TIMM_TANH = ("test_convnext", "test_convnext2")
 
@@ -65,23 +47,6 @@ _GELU = {"gelu": "exact"} | dict.fromkeys(
     ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh"
 )
 """The two forms of GELU, by the names that transformers and timm use."""
-
-
-_TRANSFORMERS_KNOWN = frozenset(
-    """
-    model_type architectures num_channels patch_size num_stages hidden_sizes depths hidden_act
-    layer_norm_eps initializer_range drop_path_rate image_size id2label label2id num_labels
-    problem_type out_features out_indices stage_names torch_dtype dtype transformers_version
-    _name_or_path finetuning_task return_dict output_hidden_states output_attentions use_cache
-    layer_scale_init_value chunk_size_feed_forward is_encoder_decoder torchscript _commit_hash
-    _attn_implementation_autoset tie_word_embeddings use_bfloat16 pruned_heads
-    """.split()
-)
-"""Keys of these configurations that are read here, that show in the tensors, or that do not change
-what the model computes."""
-
-_SEVERAL = "multi_label_classification"
-"""What transformers calls the problem of images that may have any number of labels."""
 
 
 def describe(
@@ -116,6 +81,7 @@ def describe(
     dims = tuple(_sides(tensors, f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
     _, channels, stem_stride, _ = _sides(tensors, "downsample_layers.0.0.weight", 4)
     num_classes = _num_classes(tensors)
+    norm_eps, inner_eps = _epsilons(key, depths, container)
     arguments: dict[str, Any] = {
         "depths": list(depths),
         "dims": list(dims),
@@ -124,20 +90,19 @@ def describe(
         "stem_stride": stem_stride,
         "gelu": _gelu(key, container),
         "grn_scope": "image",
+        "norm_eps": norm_eps,
     }
-    norm_eps, inner_eps = _epsilons(key, depths, container)
-    arguments["norm_eps"] = norm_eps
     if inner_eps != 1e-6:
         arguments["inner_eps"] = inner_eps
-    notes = _check_config(key, container) + _contradictions(key, depths, dims, container)
-    is_clip = _is_clip(theirs)
-    preprocessing, more = _preprocessing(
-        key, channels, container, _usual(key, depths, dims, is_clip)
-    )
-    notes += more
-    provenance = (
-        {"format": key} | container.provenance | {"notice": notice_of(key, container, theirs)}
-    )
+    notes: list[str] = []
+    if library_of(key) == "timm":
+        notes = timm_notes(container)
+    elif library_of(key) in ("transformers", "dinov3"):
+        notes = transformers_notes(key, depths, dims, container)
+    usual = _usual(key, depths, dims, _is_clip(theirs))
+    preprocessing, more = _preprocessing(key, channels, container, usual)
+    provenance = {"format": key, **container.provenance}
+    provenance["notice"] = notice_of(key, container, theirs)
     if container.licence:
         provenance["licence"] = container.licence
     description = Description(
@@ -149,7 +114,7 @@ def describe(
         preprocessing=preprocessing,
         provenance=provenance,
     )
-    return description, notes
+    return description, notes + more
 
 
 def _kind(has_decoder: bool, num_classes: int | None, key: str, container: Container) -> str:
@@ -159,7 +124,7 @@ def _kind(has_decoder: bool, num_classes: int | None, key: str, container: Conta
     if not num_classes:
         return "encoder"
     is_theirs = library_of(key) == "transformers"
-    several = is_theirs and container.config.get("problem_type") == _SEVERAL
+    several = is_theirs and container.config.get("problem_type") == SEVERAL_LABELS
     return "multi_label" if several else "classifier"
 
 
@@ -185,39 +150,6 @@ def _fcmae_arguments(decoder: Mapping[str, Tensor], stem_stride: int) -> dict[st
         "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
         "decoder_depth": len(blocks),
     }
-
-
-def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> str:
-    """Say what the licence of weights asks for.
-
-    Args:
-        key: The format, a key of `FORMATS`.
-        container: The file with its model card, and with what an earlier conversion wrote into it.
-        tensors: All tensors under the names of their format.
-
-    Returns:
-        A line; empty if nothing is known that would restrict the use of the weights.
-    """
-    told, licence = container.provenance.get("notice"), container.licence
-    meant = next((text for part, text in _LICENCES.items() if part in licence.lower()), "")
-    if key.endswith(VERSION_1):
-        usual = meant or ("" if licence or not _is_dino(key, tensors) else _DINOV3)
-    else:
-        usual = NOTICE
-    if licence and licence not in (told or ""):
-        # A file that was converted here says what is known, even if that is nothing.
-        rest = usual if told is None else told
-        return f"its model card says {licence}. {rest}".rstrip()
-    if told is not None:
-        return told
-    return "" if key == "mindcv" else usual  # Meta released none in that format
-
-
-def _is_dino(key: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether weights are in a layout that only DINOv3 and EUPE are published in."""
-    return key == "dinov3-v1" or any(
-        name.removeprefix("module.").startswith(("norms.3.", "projectors.")) for name in tensors
-    )
 
 
 def _is_clip(tensors: Mapping[str, Tensor]) -> bool:
@@ -250,7 +182,7 @@ def _gelu(key: str, container: Container) -> str:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
     if not isinstance(name, str) or name not in _GELU:
         raise CheckpointError(
-            f"{config_of(container)}: its activation is {ascii(name)[:60]}, expected one of "
+            f"{container.config_path}: its activation is {ascii(name)[:60]}, expected one of "
             f"{', '.join(_GELU)}. Other networks cannot be built here."
         )
     return _GELU[name]
@@ -278,58 +210,9 @@ def _epsilons(key: str, depths: tuple[int, ...], container: Container) -> tuple[
 def _epsilon(name: str, value: object, container: Container) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise CheckpointError(
-            f"{config_of(container)}: {name} = {ascii(value)[:60]}, expected a number from 0 to 1."
+            f"{container.config_path}: {name} = {ascii(value)[:60]}, expected a number from 0 to 1."
         )
     return float(value)
-
-
-def _check_config(key: str, container: Container) -> list[str]:
-    """List for people what a configuration says that has no effect here."""
-    if library_of(key) == "timm":
-        return [
-            f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, "
-            "and left out."
-            for name, value in (timm_preparation(container) or {}).items()
-            if (name not in TIMM_PREPARATION or name == "label_offset")
-            and value not in (None, False, 0, "")
-        ]
-    is_theirs = library_of(key) in ("transformers", "dinov3")
-    return _check_transformers_config(container.config) if is_theirs else []
-
-
-def _contradictions(
-    key: str, depths: tuple[int, ...], dims: tuple[int, ...], container: Container
-) -> list[str]:
-    """List for people where a configuration of transformers contradicts the tensors."""
-    config = container.config
-    if library_of(key) not in ("transformers", "dinov3"):
-        return []
-    kind = {"transformers": "convnextv2", "transformers-v1": "convnext"}.get(key, "dinov3_convnext")
-    told = {"depths": list(depths), "hidden_sizes": list(dims), "model_type": kind}
-    return [
-        f"{config_of(container)}: {name} = {ascii(config[name])[:60]}, and the tensors are of "
-        f"{value}. The tensors count."
-        for name, value in told.items()
-        if config.get(name) not in (None, value)
-    ]
-
-
-def _check_transformers_config(config: Mapping[str, Any]) -> list[str]:
-    """List for people what a configuration of transformers says that has no effect here."""
-    notes = []
-    kind = config.get("problem_type")
-    if kind not in (None, "single_label_classification", _SEVERAL):
-        notes.append(
-            f"problem_type = {ascii(kind)[:60]}: its outputs are not classes, though they are "
-            "treated as such here."
-        )
-    for name, value in config.items():
-        if name not in _TRANSFORMERS_KNOWN and value not in (None, False):
-            notes.append(
-                f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
-                "left out."
-            )
-    return notes
 
 
 def _usual(

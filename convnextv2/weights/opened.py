@@ -20,10 +20,11 @@ from convnextv2.text import brief, plain
 from convnextv2.weights.build import check_complete
 from convnextv2.weights.class_names import class_names
 from convnextv2.weights.containers import Container, open_container
-from convnextv2.weights.describe import describe, is_projection, notice_of
+from convnextv2.weights.describe import describe, is_projection
 from convnextv2.weights.description import Description, is_ours, read_description
 from convnextv2.weights.detect import depths_of, detect, detect_all, is_average
 from convnextv2.weights.names import FORMATS, dense_kernel, library_of, name_table, to_canonical
+from convnextv2.weights.notices import notice_of
 from convnextv2.weights.upernet import (
     DENSE_NORM,
     encoder_config,

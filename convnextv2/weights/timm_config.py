@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from convnextv2.errors import CheckpointError
@@ -75,15 +74,26 @@ def check_timm_arguments(container: Container) -> None:
         if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
             usual = _TIMM_BUILT[name][0]
             raise CheckpointError(
-                f"{config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built "
+                f"{container.config_path}: {name} = {ascii(value)[:60]}, only {usual} can be built "
                 "here."
             )
         if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
             raise CheckpointError(
-                f"{config_of(container)}: model_args has {ascii(name)[:60]} = "
+                f"{container.config_path}: model_args has {ascii(name)[:60]} = "
                 f"{ascii(value)[:60]}, which is not known here and may change what the model "
                 "computes. Remove it there if it does not."
             )
+
+
+def timm_notes(container: Container) -> list[str]:
+    """List for people what timm's pretrained_cfg says that has no effect here."""
+    return [
+        f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
+        "left out."
+        for name, value in (timm_preparation(container) or {}).items()
+        if (name not in TIMM_PREPARATION or name == "label_offset")
+        and value not in (None, False, 0, "")
+    ]
 
 
 def timm_preparation(container: Container) -> Mapping[str, Any] | None:
@@ -100,11 +110,6 @@ def timm_arguments(container: Container) -> Mapping[str, Any]:
     arguments = config.get("model_args")
     beside = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
     return beside | (arguments if isinstance(arguments, dict) else {})
-
-
-def config_of(container: Container) -> Path:
-    """Return the path of the configuration beside weights."""
-    return container.files[0].parent / "config.json"
 
 
 def take_timm_preparation(timm: Mapping[str, Any], found: dict[str, Any]) -> list[str]:

@@ -191,9 +191,9 @@ def test_every_argument_of_timms_model_is_told_apart() -> None:
 
 
 def test_every_setting_of_transformers_is_told_apart() -> None:
-    from convnextv2.weights.describe import _TRANSFORMERS_KNOWN
+    from convnextv2.weights.transformers_config import TRANSFORMERS_KNOWN
 
-    assert set(ConvNextV2Config().to_dict()) <= _TRANSFORMERS_KNOWN
+    assert set(ConvNextV2Config().to_dict()) <= TRANSFORMERS_KNOWN
 
 
 def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_licence_that_forbids_cannot_be_replaced(tmp_path: Path, weights: Path
 
 
 def our_notice() -> str:
-    from convnextv2.weights.describe import NOTICE
+    from convnextv2.weights.notices import NOTICE
 
     return NOTICE
 
