@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.weights.names import library_of
@@ -65,18 +65,22 @@ def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
     """
     if not what_changes(model.arguments, fixed):
         return None
-    other = ConvNeXtV2(**{**model.arguments, **fixed})
-    other.load_state_dict(model.state_dict())
     generator = torch.Generator().manual_seed(0)
     side = 4 * model.total_stride
     images = torch.randn(4, model.in_channels, side, side, dtype=torch.float64, generator=generator)
-    single = copy.deepcopy(model).float().eval()
-    with torch.inference_mode():
-        rounded = single(images.float()).double()
-        ours, theirs = (
-            network.double().eval()(images) for network in (copy.deepcopy(model), other)
-        )
-    return Drift(float((ours - theirs).abs().max()), float((ours - rounded).abs().max()))
+
+    def outputs(arguments: Mapping[str, Any], dtype: torch.dtype) -> Tensor:
+        """Compute the outputs with other arguments. Only one copy of the weights exists then."""
+        with torch.device("meta"):
+            network = ConvNeXtV2(**{**model.arguments, **arguments})
+        network.load_state_dict(model.state_dict(), assign=True)
+        with torch.inference_mode():
+            found: Tensor = network.to(dtype).eval()(images.to(dtype))
+            return found.double()
+
+    exact = outputs({}, torch.float64)
+    changed, rounded = outputs(fixed, torch.float64), outputs({}, torch.float32)
+    return Drift(float((exact - changed).abs().max()), float((exact - rounded).abs().max()))
 
 
 def what_changes(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
