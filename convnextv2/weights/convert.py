@@ -9,7 +9,6 @@ that changes in the logits is measured, and such weights are written only if the
 from __future__ import annotations
 
 import shutil
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.files import replacing, sync_folder, write_json, write_text
+from convnextv2.files import sync_folder
 from convnextv2.lock import building
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
@@ -28,20 +27,14 @@ from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
 from convnextv2.text import brief
 from convnextv2.weights.build import build_model
 from convnextv2.weights.class_names import distinct
-from convnextv2.weights.configurations import configuration
 from convnextv2.weights.describe import size_name
 from convnextv2.weights.description import Description
 from convnextv2.weights.drift import fixed_by, measure_drift, what_changes
-from convnextv2.weights.mindspore import write_ckpt
+from convnextv2.weights.foreign_files import write_foreign_file, write_foreign_folder
 from convnextv2.weights.names import FORMATS, VERSION_1, library_of, name_table, to_foreign
 from convnextv2.weights.opened import HEAD, OURS, Weights
 from convnextv2.weights.restore import restore
-from convnextv2.weights.safetensors import (
-    WEIGHTS,
-    save_weights,
-    save_weights_file,
-    write_tensors,
-)
+from convnextv2.weights.safetensors import save_weights, save_weights_file
 from convnextv2.weights.version_1 import fit_block, is_version_1, to_version_1
 
 _LIBRARIES = ("official", "timm", "transformers", "mmpretrain", "mindcv")
@@ -175,7 +168,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         lines.append("DINOv3's networks have no classifier: the head is left out.")
     (out.parent if out.suffix in FILE_SUFFIXES else out).mkdir(parents=True, exist_ok=True)
     if out.suffix in FILE_SUFFIXES:
-        _write_file(out, tensors, target, _provenance(weights))
+        write_foreign_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
             lines.append(
                 "Class names and the preparation of images are not part of this file; a folder has "
@@ -183,7 +176,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
             )
         return lines
     written = replace(description, model=name, preprocessing=preparation)
-    _write_folder(out, model, written, tensors, target, weights)
+    write_foreign_folder(out, model, written, tensors, target, _provenance(weights))
     return lines + _label_lines(description, target)
 
 
@@ -329,62 +322,6 @@ def _check_target(
             "Its images are antialiased when they are shrunk; the model was evaluated without that."
         )
     return lines
-
-
-def _write_file(
-    out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]
-) -> None:
-    """Write the tensors into one file, whose suffix decides its kind."""
-    if out.suffix == ".ckpt":
-        write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
-    elif out.suffix == ".safetensors":
-        write_tensors(
-            out,
-            tensors,
-            {"format": "ms" if library_of(target) == "mindcv" else "pt", **provenance},
-        )
-    else:
-        key = {"official": "model", "mmpretrain": "state_dict"}.get(library_of(target))
-        content: Any = {key: dict(tensors), "provenance": dict(provenance)}
-        if key is None:  # no entry may stand beside the tensors, but the dictionary may have a note
-            content = OrderedDict(tensors)
-            content.provenance = dict(provenance)
-        with replacing(out) as temporary, open(temporary, "wb") as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:  # it hides what the system said
-                raise _of_the_system(error) or error from None
-
-
-def _of_the_system(error: BaseException) -> OSError | None:
-    """Find the error of the system that another one came of."""
-    cause = error.__context__
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return cause
-
-
-def _write_folder(
-    out: Path,
-    model: ConvNeXtV2,
-    description: Description,
-    tensors: Mapping[str, Tensor],
-    target: str,
-    weights: Weights,
-) -> None:
-    """Write the tensors, their configuration and a model card into a folder of the Hub's layout."""
-    provenance = _provenance(weights)
-    write_tensors(out / WEIGHTS, tensors, provenance)
-    licence = provenance.get("licence", "other") if provenance["notice"] else ""
-    for name, content in configuration(model, description, target, licence).items():
-        write_json(out / name, content)
-    if licence:
-        write_text(
-            out / "README.md",
-            f"---\nlicense: {licence}\n---\n\n# {description.model}\n\n{provenance['notice']}\n\n"
-            f"Converted from {provenance['source_format']}, sha256 "
-            f"{provenance['source_sha256']}.\n",
-        )
 
 
 def _write_ours(weights: Weights, out: Path) -> None:
