@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +47,14 @@ class TorchFile:
         title: The kind of file.
         content: What its pickle builds (see `pickles.PickleReader.read`).
         foreign: Classes and functions that it names and that were not called.
-        numbers: Reads the bytes of a storage.
+        read: Reads the bytes of storages.
     """
 
     path: Path
     title: str
     content: Any
     foreign: list[str]
-    numbers: Callable[[Storage], bytearray]
+    read: Callable[[Iterable[Storage]], dict[Storage, bytearray]]
 
     def tensors(self, records: Mapping[str, Record]) -> dict[str, Tensor]:
         """Read tensors, and each storage only once.
@@ -69,23 +69,16 @@ class TorchFile:
             CheckpointError: The numbers are damaged, or views of one number claim more bytes than
                 the file has.
         """
-        claimed, size = (
-            sum(record.nbytes for record in set(records.values())),
-            self.path.stat().st_size,
-        )
+        distinct = dict.fromkeys(records.values())  # in the order of the file
+        claimed, size = sum(record.nbytes for record in distinct), self.path.stat().st_size
         if claimed > size + _SPARE:
             raise CheckpointError(
                 f"{self.path}: its tensors claim {claimed:,} bytes, the file has {size:,}. It "
                 "is not opened."
             )
         with _complaints(self.path):
-            storages: dict[Storage, bytearray] = {}
-            for record in records.values():
-                if record.storage not in storages:
-                    storages[record.storage] = self.numbers(record.storage)
-            made = {
-                record: _view(record, storages[record.storage]) for record in set(records.values())
-            }
+            numbers = self.read(dict.fromkeys(record.storage for record in distinct))
+            made = {record: _view(record, numbers[record.storage]) for record in distinct}
         return {name: made[record] for name, record in records.items()}
 
 
@@ -158,22 +151,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _open_archive(path: Path) -> TorchFile:
     with _archive(path) as archive:
+        _check_archive(archive, path)
         entries = {entry.filename: entry for entry in archive.infolist()}
-        if len(archive.infolist()) > _MAX_ENTRIES:
-            raise CheckpointError(
-                f"{path}: {len(archive.infolist())} entries in the archive, expected at most "
-                f"{_MAX_ENTRIES}."
-            )
-        if other := archive_of(entries.keys(), path):
-            raise CheckpointError(f"{path}: {other}")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-            raise CheckpointError(
-                f"{path}: has compressed entries, which PyTorch never writes. It is not opened."
-            )
-        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-            raise CheckpointError(
-                f"{path}: its entries claim more bytes than the file has. It is not opened."
-            )
         pickled = next(
             (name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")), None
         )
@@ -191,16 +170,40 @@ def _open_archive(path: Path) -> TorchFile:
         reader = PickleReader(_entry(archive, entries[pickled]))
         content, _ = reader.read()
 
-    def numbers(storage: Storage) -> bytearray:
+    def read(storages: Iterable[Storage]) -> dict[Storage, bytearray]:
+        # Whoever opens an archive reads its whole directory, so it is opened once for all storages.
+        numbers = {}
         with _archive(path) as archive:
-            found = entries.get(f"{folder}data/{storage.key}")
-            if found is None or found.file_size != storage.nbytes:
-                raise PickleError(
-                    f"storage {storage.key[:60]} is not there, or not {storage.nbytes:,} bytes long"
-                )
-            return _entry(archive, found)
+            for storage in storages:
+                found = entries.get(f"{folder}data/{storage.key}")
+                if found is None or found.file_size != storage.nbytes:
+                    raise PickleError(
+                        f"storage {storage.key[:60]} is not there, or not {storage.nbytes:,} bytes "
+                        "long"
+                    )
+                numbers[storage] = _entry(archive, found)
+        return numbers
 
-    return TorchFile(path, "PyTorch checkpoint", content, list(reader.foreign), numbers)
+    return TorchFile(path, "PyTorch checkpoint", content, list(reader.foreign), read)
+
+
+def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise CheckpointError for an archive of another program, or of more than its own size."""
+    entries = archive.infolist()
+    if len(entries) > _MAX_ENTRIES:
+        raise CheckpointError(
+            f"{path}: {len(entries):,} entries in the archive, expected at most {_MAX_ENTRIES:,}."
+        )
+    if other := archive_of([entry.filename for entry in entries], path):
+        raise CheckpointError(f"{path}: {other}")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(
+            f"{path}: has compressed entries, which PyTorch never writes. It is not opened."
+        )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: its entries claim more bytes than the file has. It is not opened."
+        )
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
@@ -234,20 +237,20 @@ def _open_pickles(path: Path) -> TorchFile:
         keys, at = reader.read(at)
         places = _places(data, at, keys, reader.storages)
 
-    def numbers(storage: Storage) -> bytearray:
-        start, length = places[storage.key]
-        if storage.nbytes > length:
-            raise PickleError("a storage is longer than what was written of it")
-        content = bytearray(storage.nbytes)
+    def read(storages: Iterable[Storage]) -> dict[Storage, bytearray]:
+        numbers = {}
         with open(path, "rb") as file:
-            file.seek(start)
-            if file.readinto(content) != len(content):
-                raise PickleError("cut short")
-        return content
+            for storage in storages:
+                start, length = places[storage.key]
+                if storage.nbytes > length:
+                    raise PickleError("a storage is longer than what was written of it")
+                numbers[storage] = bytearray(storage.nbytes)
+                file.seek(start)
+                if file.readinto(numbers[storage]) != storage.nbytes:
+                    raise PickleError("cut short")
+        return numbers
 
-    return TorchFile(
-        path, "PyTorch checkpoint (before 1.6)", content, list(reader.foreign), numbers
-    )
+    return TorchFile(path, "PyTorch checkpoint (before 1.6)", content, list(reader.foreign), read)
 
 
 def _places(

@@ -141,16 +141,24 @@ def large_bombs(size: int) -> dict[str, bytes]:
     }
 
 
+STORAGES = 5_000
+"""The storages that archives of `crowds` need."""
+
+
 def crowds() -> dict[str, bytes]:
-    """Pickles with so many sets of weights that no step may compare each with every other."""
-    place, shape = text("0") + text("cpu"), b"K\1\x85"
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + place + b"K\1tQ"
-    stem = call("torch._utils._rebuild_tensor_v2", storage, b"K\0", shape, shape, b"\x89", b"N")
+    """Pickles of so many things that no step may look at all of them for each of them."""
+
+    def tensor(key: int) -> bytes:
+        place, one = text(f"{key}") + text("cpu"), b"K\1\x85"
+        storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + place + b"K\1tQ"
+        return call("torch._utils._rebuild_tensor_v2", storage, b"K\0", one, one, b"\x89", b"N")
+
     entries = (text(f"{i}") + b"}" + text("stem.0.weight") + b"h\1ss" for i in range(100_000))
     prefixes = (text(f"{i}.stem.0.weight") + b"h\1s" for i in range(50_000))
     anchors = (text(f"{i}.features.0.0.weight") + b"h\1s" for i in range(50_000))
-    made = {"entries": entries, "prefixes": prefixes, "anchors without what they need": anchors}
-    return {name: stem + b"q\x010}" + b"".join(parts) for name, parts in made.items()}
+    tensors = (text(f"{i}") + tensor(i) + b"s" for i in range(STORAGES))
+    made = {"entries": entries, "prefixes": prefixes, "anchors": anchors, "tensors": tensors}
+    return {name: tensor(0) + b"q\x010}" + b"".join(parts) for name, parts in made.items()}
 
 
 def as_archive(pickled: bytes, path: Path, storages: int = 1) -> Path:

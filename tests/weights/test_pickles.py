@@ -8,7 +8,7 @@ from convnextv2.weights.opened import open_weights
 from convnextv2.weights.pickle_values import Entries, Foreign, PickleError
 from convnextv2.weights.pickles import PickleReader
 
-from .bombs import as_archive, as_old, crowds, large_bombs, many_entries, small_bombs
+from .bombs import STORAGES, as_archive, as_old, crowds, large_bombs, many_entries, small_bombs
 from .memory import CONSTANT, MIB, measure
 
 
@@ -43,7 +43,9 @@ def test_large_files_take_less_than_twice_their_size_and_a_constant(tmp_path: Pa
 
 
 def test_crowds_of_weights_take_no_quadratic_time(tmp_path: Path) -> None:
-    paths = [as_archive(pickled, tmp_path / f"{name}.pt") for name, pickled in crowds().items()]
+    paths = [
+        as_archive(pickled, tmp_path / f"{name}.pt", STORAGES) for name, pickled in crowds().items()
+    ]
     for result in measure(paths):
         assert result["said"].isprintable() and len(result["said"]) < 1000, result
         assert result["seconds"] < 10, result
