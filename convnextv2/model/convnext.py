@@ -38,7 +38,8 @@ from convnextv2.model.tiles import Tiles
 # Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge; these are
 # sizes of the first ConvNeXt (arXiv 2201.03545), whose public weights are starts for a V2 too.
 # A size that timm builds from 1 x 1 convolutions also belongs to `weights.names.CONV_MLP`, one that
-# timm does not have to `weights.convert`, and each to the help of `model` in `recipe.knobs`.
+# timm does not have to `weights.configurations`, and each to the help of `model` in
+# `recipe.groups.model`.
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),

@@ -201,14 +201,14 @@ class DropPath(nn.Module):
 
 
 BLOCKS = ("v2", "v2_without_grn", "v1")
-"""The forms of `Block`. They also stand in `recipe.knobs` and `weights.description`."""
+"""The forms of `Block`. They also stand in `recipe.groups.model` and `weights.description`."""
 
 
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x))))).
 
-    GELU and the GRN after it are computed in `kernels.functional.mlp`. Another form of GELU also
-    belongs to `recipe.knobs` and `weights.description`.
+    GELU and the GRN after it are computed in `kernels.functional.mlp`. The forms of GELU also stand
+    in `model.convnext`, `recipe.groups.model` and `weights.description`.
 
     Two older forms are there for comparison. Without GRN the block is x + DropPath(W2 GELU(W1
     LN(D7(x)))). That of the first ConvNeXt multiplies this branch by a layer scale, one trained
