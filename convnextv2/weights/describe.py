@@ -23,11 +23,11 @@ from convnextv2.weights.processor import crop_share, read_processor
 from convnextv2.weights.timm_config import (
     architecture,
     check_timm_arguments,
-    take_timm_preparation,
     timm_arguments,
     timm_eps,
     timm_notes,
     timm_preparation,
+    timm_preprocessing,
 )
 from convnextv2.weights.transformers_config import SEVERAL_LABELS, transformers_notes
 
@@ -258,11 +258,11 @@ def _preprocessing(
     timm, own = timm_preparation(container), container.config.get("preprocessing")
     try:
         if isinstance(timm, dict) and library_of(key) == "timm":
-            notes += take_timm_preparation(timm, found)
+            found, notes = timm_preprocessing(timm, found)
         elif container.processor and library_of(key) in ("transformers", "dinov3"):
             prepared = read_processor(container.processor)
             found |= prepared.arguments
-            notes += prepared.notes
+            notes = prepared.notes
         elif isinstance(own, dict):
             found |= {name: value for name, value in own.items() if name != "channels"}
         average = [sum(found[name]) / len(found[name]) for name in ("mean", "std")]

@@ -150,14 +150,28 @@ class _DamagedError(Exception):
     """Says what is wrong with the bytes. The reader adds the name of the file."""
 
 
+class _Allowance:
+    """How many more fields the messages of a file may have, since each costs time and memory."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_FIELDS
+
+    def take_one(self) -> None:
+        """Count a field; raise `_DamagedError` if the file has too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise _DamagedError(
+                f"has more than {_MAX_FIELDS:,} fields, which no network has. It is not opened."
+            )
+
+
 def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a whole file; see `read_ckpt_and_notes`."""
-    data = _message(data)
+    data, allowance = _message(data), _Allowance()
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     contents: dict[str, list[memoryview]] = {}
-    left = [_MAX_FIELDS]
     entries = 0
-    for number, value in _fields(data, left):
+    for number, value in _fields(data, allowance):
         if number != 1 or not isinstance(value, memoryview):
             continue
         entries += 1
@@ -165,10 +179,10 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise _DamagedError(
                 f"has more than {_MAX_ENTRIES:,} entries, which no network has. It is not opened."
             )
-        tag, tensor = _tag_and_tensor(value, left)
+        tag, tensor = _tag_and_tensor(value, allowance)
         if not tag or tensor is None:  # hash embeddings (maptensor) are not part of the network
             continue
-        dims, kind, content = _tensor(tensor, left)
+        dims, kind, content = _tensor(tensor, allowance)
         if shapes.setdefault(tag, (dims, kind)) != (dims, kind):
             raise _DamagedError(
                 f"{tag} is stored twice with different shapes or types: the file is damaged."
@@ -203,10 +217,10 @@ def _message(data: memoryview) -> memoryview:
     return data
 
 
-def _tag_and_tensor(value: memoryview, left: list[int]) -> tuple[str, memoryview | None]:
+def _tag_and_tensor(value: memoryview, allowance: _Allowance) -> tuple[str, memoryview | None]:
     """Read the tag and the tensor's message of a value; the tensor is None if there is none."""
     tag, tensor = "", None
-    for number, item in _fields(value, left):
+    for number, item in _fields(value, allowance):
         if number == 1 and isinstance(item, memoryview):
             tag = _text(item)
         elif number == 2 and isinstance(item, memoryview):
@@ -228,11 +242,11 @@ def _note(parts: list[memoryview]) -> str | None:
     return str(b"".join(parts), "utf-32-le", "replace").rstrip("\0")
 
 
-def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str, memoryview]:
+def _tensor(message: memoryview, allowance: _Allowance) -> tuple[tuple[int, ...], str, memoryview]:
     """Read a tensor's message; return its dims, its type and its content."""
     dims: list[int] = []
     kind, content = "", message[:0]
-    for number, item in _fields(message, left):
+    for number, item in _fields(message, allowance):
         if number == 1 and isinstance(item, int):
             dims.append(item)
         elif number == 1 and isinstance(item, memoryview):  # protobuf may pack the dims
@@ -274,12 +288,12 @@ def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -
     return torch.frombuffer(content, dtype=dtype).reshape(dims)
 
 
-def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(message: memoryview, allowance: _Allowance) -> Iterator[tuple[int, int | memoryview]]:
     """Walk through the fields of a message.
 
     Args:
         message: Its bytes.
-        left: One number: how many more fields the file may have. It is counted down.
+        allowance: How many more fields the file may have.
 
     Yields:
         The number and the value of each field.
@@ -289,11 +303,7 @@ def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
     """
     at, end = 0, len(message)
     while at < end:
-        left[0] -= 1
-        if left[0] < 0:
-            raise _DamagedError(
-                f"has more than {_MAX_FIELDS:,} fields, which no network has. It is not opened."
-            )
+        allowance.take_one()
         key, at = _read_varint(message, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:

@@ -115,10 +115,10 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
     if not name:
         notes.append(f"preprocessor_config.json: {_short(kind)} is not known here; read as ViT's.")
     usual = _USUAL[name or "ViT"]
-    found = _geometry(config, usual, name == _CONVNEXT, notes)
+    found, more = _geometry(config, usual, is_convnext=name == _CONVNEXT)
     numbered = {number: name for name, number in RESAMPLE.items()}
     found["interpolation"] = numbered[_given(config, "resample", usual.resample)]
-    return Preparation(found | _colours(config, usual), notes)
+    return Preparation(found | _colours(config, usual), notes + more)
 
 
 def _given(config: Mapping[str, Any], name: str, default: Any) -> Any:
@@ -128,9 +128,10 @@ def _given(config: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def _geometry(
-    config: Mapping[str, Any], usual: _Usual, is_convnext: bool, notes: list[str]
-) -> dict[str, Any]:
-    """Find size, crop and preset, and add to `notes` what is done in another way here."""
+    config: Mapping[str, Any], usual: _Usual, *, is_convnext: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Find size, crop and preset; return them with lines about what is done in another way here."""
+    notes: list[str] = []
     shortest, exact = _size(_given(config, "size", usual.size), usual.is_square)
     crops = _given(config, "do_center_crop", bool(usual.crop_size))
     crop = _box(_given(config, "crop_size", usual.crop_size or 224)) if crops else None
@@ -159,7 +160,7 @@ def _geometry(
         "image_size": [*shape],
         "crop_pct": crop_share(max(shape), resized),
         "eval_preset": "official" if warps == can_warp else "timm",
-    }
+    }, notes
 
 
 def crop_share(crop: int, resized: int) -> float:

@@ -112,11 +112,23 @@ def timm_arguments(container: Container) -> Mapping[str, Any]:
     return beside | (arguments if isinstance(arguments, dict) else {})
 
 
-def take_timm_preparation(timm: Mapping[str, Any], found: dict[str, Any]) -> list[str]:
-    """Put timm's pretrained_cfg into values of preprocessing, and return lines for people."""
+def timm_preprocessing(
+    timm: Mapping[str, Any], usual: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Read how timm's pretrained_cfg prepares images.
+
+    Args:
+        timm: The pretrained_cfg.
+        usual: The values of `Description.preprocessing` that it does not state.
+
+    Returns:
+        The values of `Description.preprocessing`, and lines for people about what they cannot
+        express.
+    """
     mode = timm.get("crop_mode") or "center"
     named = {theirs: name for name, theirs in TIMM_NAMES.items()}
-    found |= {
+    found: dict[str, Any] = {
+        **usual,
         "image_size": [int(side) for side in timm["input_size"][1:]],
         "crop_pct": float(timm["crop_pct"]),
         "interpolation": named[timm["interpolation"]],
@@ -124,11 +136,11 @@ def take_timm_preparation(timm: Mapping[str, Any], found: dict[str, Any]) -> lis
         "std": timm["std"],
     }
     if mode == "squash" and Preprocessing.read(found).warps and found["crop_pct"] == 1:
-        return []
+        return found, []
     found["eval_preset"] = "timm"
     if mode == "center":
-        return []
+        return found, []
     size = " x ".join(map(str, found["image_size"]))
-    return [
+    return found, [
         f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped."
     ]
