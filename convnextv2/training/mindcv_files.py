@@ -141,7 +141,7 @@ def write_training_checkpoint(
     table = name_table("mindcv", depths)
 
     def to_mindcv(name: str, tensor: Tensor) -> Tensor:
-        return to_foreign("mindcv", name, tensor, model="").float()
+        return to_foreign("mindcv", name, tensor).float()
 
     tensors = {table[name]: to_mindcv(name, tensor) for name, tensor in weights.items()}
     for tag, key in (_FIRST, _SECOND):
@@ -172,7 +172,7 @@ def write_plain_checkpoint(
     write_ckpt(
         path,
         {
-            table[name]: to_foreign("mindcv", name, tensor, model="").float()
+            table[name]: to_foreign("mindcv", name, tensor).float()
             for name, tensor in weights.items()
         },
     )

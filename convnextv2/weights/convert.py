@@ -147,17 +147,13 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         _write_ours(weights, out)
         return []
     model, description, lines = _encoder_of(weights)
-    fixed = fixed_by(model, target, is_file=out.suffix in FILE_SUFFIXES)
+    is_file = out.suffix in FILE_SUFFIXES
+    _check_stem(model.stem_stride, target)
+    fixed = fixed_by(model, target, is_file=is_file)
     if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
     preparation: dict[str, Any] = _IMAGENET | description.preprocessing
-    lines += _check_target(model, preparation, target, out)
-    if preparation.get("value_range") and library_of(target) in ("timm", "transformers"):
-        low, high = preparation["value_range"]
-        lines.append(
-            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
-            "to 255 before."
-        )
+    lines += _preprocessing_lines(preparation, target, is_file=is_file)
     lines += _check_drift(model, fixed, target, allow_drift) + _block_lines(model, target)
     name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
     try:
@@ -166,8 +162,8 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         raise CheckpointError(f"to = {target}: {error}") from error
     if target == "dinov3-v1" and model.head is not None:
         lines.append("DINOv3's networks have no classifier: the head is left out.")
-    (out.parent if out.suffix in FILE_SUFFIXES else out).mkdir(parents=True, exist_ok=True)
-    if out.suffix in FILE_SUFFIXES:
+    (out.parent if is_file else out).mkdir(parents=True, exist_ok=True)
+    if is_file:
         write_foreign_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
             lines.append(
@@ -255,13 +251,13 @@ def _check_drift(
     return [f"{line} (measured on random images in float64)."]
 
 
-def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tensor]:
+def foreign_tensors(model: ConvNeXtV2, target: str, size: str) -> dict[str, Tensor]:
     """Give the tensors of a model the names and the shapes of another library.
 
     Args:
         model: The model.
         target: A key of `FORMATS`.
-        name: The name of the model, which decides the kind of MLP in timm.
+        size: The name of the model's size, which decides the kind of MLP in timm.
 
     Returns:
         The tensors by the library's names.
@@ -279,23 +275,12 @@ def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tens
     if target == "dinov3-v1":
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD}
     return {
-        table[canonical]: to_foreign(target, canonical, tensor, model=name)
-        for canonical, tensor in tensors.items()
+        table[name]: to_foreign(target, name, tensor, size=size) for name, tensor in tensors.items()
     }
 
 
-def _check_target(
-    model: ConvNeXtV2, preparation: Mapping[str, Any], target: str, out: Path
-) -> list[str]:
-    """Check that the target can build the model.
-
-    Returns:
-        A line for people about each way in which the target prepares images differently.
-
-    Raises:
-        CheckpointError: The target cannot build the model.
-    """
-    stride = model.stem_stride
+def _check_stem(stride: int, target: str) -> None:
+    """Raise CheckpointError if the target cannot build a stem of this stride."""
     # With patch_size 2, timm's first stage downsamples once more.
     only_4 = dict.fromkeys(("official", "mindcv", "torchvision", "dinov3"), (4,))
     builds: dict[str, tuple[int, ...]] = {**only_4, "timm": (1, 4)}
@@ -304,11 +289,26 @@ def _check_target(
         raise CheckpointError(
             f"stem_stride = {stride}: {FORMATS[target].title} cannot build it. Convert to {remedy}."
         )
-    if out.suffix in FILE_SUFFIXES or library_of(target) not in ("timm", "transformers"):
+
+
+def _preprocessing_lines(
+    preparation: Mapping[str, Any], target: str, *, is_file: bool
+) -> list[str]:
+    """Say in which ways the target prepares images differently."""
+    library, lines = library_of(target), []
+    if library not in ("timm", "transformers"):
         return []
+    if preparation.get("value_range"):
+        low, high = preparation["value_range"]
+        lines.append(
+            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
+            "to 255 before."
+        )
+    if is_file:  # which says nothing of images
+        return lines
     how = Preprocessing.read(preparation)
-    lines, size = [], how.image_size
-    if library_of(target) == "transformers":
+    size = how.image_size
+    if library == "transformers":
         if size[0] != size[1]:
             lines.append(
                 f"Its image processor knows squares only: {size[0]} px is written, the model was "

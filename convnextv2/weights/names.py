@@ -316,25 +316,30 @@ def dense_kernel(kernel: Tensor) -> Tensor:
     return kernel.permute(2, 1, 0).reshape(outputs, inputs, k, k).transpose(2, 3).contiguous()
 
 
-def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
+def is_layer_scale(name: str) -> bool:
+    """Return whether a canonical name is that of a layer scale."""
+    return name.startswith("stages.") and name.count(".") == 3 and name.endswith(".gamma")
+
+
+def to_foreign(key: str, name: str, tensor: Tensor, *, size: str = "") -> Tensor:
     """Give a tensor the shape that another format uses.
 
     Args:
         key: The format, a key of `FORMATS`.
         name: The canonical name.
         tensor: The tensor in the shape that this package uses.
-        model: The name of the model, which decides the kind of MLP in timm.
+        size: The name of the model's size, which decides the kind of MLP in timm.
 
     Returns:
         The tensor in the shape of the format.
     """
     if ".grn." in name:
         return tensor.reshape(FORMATS[key].grn_shape)
-    if name.startswith("stages.") and name.count(".") == 3 and name.endswith(".gamma"):
+    if is_layer_scale(name):
         return tensor.reshape(FORMATS[key].scale_shape)
     if (
         library_of(key) == "timm"
-        and model in CONV_MLP
+        and size in CONV_MLP
         and ".pwconv" in name
         and name.endswith(".weight")
     ):

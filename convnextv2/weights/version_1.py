@@ -19,7 +19,7 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief
 from convnextv2.weights.dtypes import wide_dtype
-from convnextv2.weights.names import FORMATS, VERSION_1, library_of
+from convnextv2.weights.names import FORMATS, VERSION_1, is_layer_scale, library_of
 
 FOLDED = (
     "A ConvNeXt of the first version: its layer scale is multiplied into the second linear layer "
@@ -188,7 +188,7 @@ def fit_block(
         CheckpointError: A layer scale does not fit its linear layer, or is missing in some blocks.
     """
     grn = {name: tensor for name, tensor in tensors.items() if ".grn." in name}
-    has_scale = any(_is_scale(name) for name in tensors)
+    has_scale = any(is_layer_scale(name) for name in tensors)
     if block == "v2" and grn and not has_scale:
         return Fitted(dict(tensors))
     left_out, adapted = [], {}
@@ -211,11 +211,6 @@ def fit_block(
         changed = [name for name in fitted if ".pwconv2." in name]
         adapted |= dict.fromkeys(changed, "multiplied by the layer scale, which changes no output")
     return Fitted(fitted, adapted, left_out)
-
-
-def _is_scale(name: str) -> bool:
-    """Return whether a canonical name is that of a layer scale."""
-    return name.startswith("stages.") and name.count(".") == 3 and name.endswith(".gamma")
 
 
 def is_version_1(key: str) -> bool:
