@@ -99,6 +99,31 @@ class Entries(dict[Any, Any]):
         self.attributes: Entries | None = None
 
 
+STORAGE_DTYPES: dict[str, torch.dtype | None] = {
+    f"torch.{name}Storage": dtype
+    for name, dtype in {
+        "Float": torch.float32,
+        "Double": torch.float64,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "ComplexFloat": torch.complex64,
+        "ComplexDouble": torch.complex128,
+        "QInt8": torch.int8,
+        "QUInt8": torch.uint8,
+        "QInt32": torch.int32,
+        "QUInt4x2": torch.uint8,
+        "QUInt2x4": torch.uint8,
+        "Untyped": None,
+    }.items()
+} | {"torch.storage.UntypedStorage": None}
+"""The dtype of each class of storage by its name; None for a storage of bytes."""
+
 _DTYPES = {f"torch.{n}": kind for n, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
 
 
@@ -113,19 +138,15 @@ def _counts(value: Any) -> tuple[int, ...]:
     return value
 
 
-def _strided(
+def _strided_tensor(
     arguments: tuple[Any, ...], dtype: Any = None, metadata: Any = None
 ) -> Record | OddTensor:
     """Return the tensor that a call of `torch._utils._rebuild_tensor*` describes.
 
     It must lie within its storage.
     """
-    storage, offset, size, stride = (
-        arguments[0],
-        arguments[1],
-        _counts(arguments[2]),
-        _counts(arguments[3]),
-    )
+    storage, offset, *sides = arguments[:4]
+    size, stride = map(_counts, sides)
     dtype = dtype or (storage.dtype if isinstance(storage, Storage) else None)
     if (
         not isinstance(storage, Storage)
@@ -148,7 +169,7 @@ def _version_3(arguments: tuple[Any, ...]) -> Record | OddTensor:
     dtype = _DTYPES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None:
         raise PickleError("its pickle is damaged (a tensor of no known type)")
-    return _strided(arguments, dtype, arguments[7] if len(arguments) > 7 else None)
+    return _strided_tensor(arguments, dtype, arguments[7] if len(arguments) > 7 else None)
 
 
 def of_subclass(arguments: tuple[Any, ...]) -> Any:
@@ -165,8 +186,8 @@ def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 KNOWN_CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
-    "torch._utils._rebuild_tensor": _strided,
-    "torch._utils._rebuild_tensor_v2": lambda found: _strided(
+    "torch._utils._rebuild_tensor": _strided_tensor,
+    "torch._utils._rebuild_tensor_v2": lambda found: _strided_tensor(
         found, metadata=found[6] if len(found) > 6 else None
     ),
     "torch._utils._rebuild_tensor_v3": _version_3,

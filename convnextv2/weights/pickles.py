@@ -19,10 +19,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from convnextv2.weights.pickle_values import (
     KNOWN_CALLS,
+    STORAGE_DTYPES,
     Entries,
     Foreign,
     Global,
@@ -40,30 +39,6 @@ _LONGEST_TEXT = 10_000
 _LONGEST_NAME = 300
 _MAX_FOREIGN = 1000
 
-
-_STORAGES: dict[str, torch.dtype | None] = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Double": torch.float64,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-        "ComplexFloat": torch.complex64,
-        "ComplexDouble": torch.complex128,
-        "QInt8": torch.int8,
-        "QUInt8": torch.uint8,
-        "QInt32": torch.int32,
-        "QUInt4x2": torch.uint8,
-        "QUInt2x4": torch.uint8,
-        "Untyped": None,
-    }.items()
-} | {"torch.storage.UntypedStorage": None}
 _DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 _SILENT = re.compile(
     r"_codecs\.encode|copy_?reg\._reconstructor|(builtins|__builtin__)\.\w+"
@@ -264,13 +239,13 @@ class PickleReader:
         if found[0] != "storage" or len(found) < 5 or not isinstance(found[1], Global):
             raise PickleError("its pickle is damaged (a reference to something else than numbers)")
         name, key, count = found[1].name, found[2], found[4]
-        if name not in _STORAGES or not isinstance(key, str) or not is_count(count):
+        if name not in STORAGE_DTYPES or not isinstance(key, str) or not is_count(count):
             raise PickleError(f"numbers of an unknown kind ({name[:60]}) in it")
         if len(found) > 5 and found[5] is not None:
             raise PickleError(
                 "a view of a storage as PyTorch wrote it before 0.4; save it with a newer one"
             )
-        storage = Storage(key, _STORAGES[name], count)
+        storage = Storage(key, STORAGE_DTYPES[name], count)
         self.storages.setdefault(key, storage)
         return storage
 
@@ -356,7 +331,7 @@ def _append_item(reader: PickleReader) -> None:
     reader._append(reader._top(), [item])
 
 
-def _frozen(reader: PickleReader) -> None:
+def _frozen_set(reader: PickleReader) -> None:
     reader._pop_mark()
     reader._push(Foreign("set"), 64)
 
@@ -385,7 +360,7 @@ def _stack_global(reader: PickleReader) -> None:
     reader._push(reader._named(module, name), 128)
 
 
-def _pop(reader: PickleReader) -> None:
+def _pop_item_or_mark(reader: PickleReader) -> None:
     """Pop the top of the stack, or a mark if nothing lies above it."""
     if reader._marks and reader._marks[-1] == len(reader._stack):
         reader._marks.pop()
@@ -423,14 +398,14 @@ _HANDLERS: dict[int, Callable[[PickleReader], None]] = {
     ord("d"): lambda r: _dictionary_of(r, Entries()),
     0x8F: lambda r: r._push(Foreign("set"), 64),
     0x90: _append_items,
-    0x91: _frozen,
+    0x91: _frozen_set,
     ord("a"): _append_item,
     ord("e"): _append_items,
     ord("s"): _set_item,
     ord("u"): _set_items,
     ord("("): _mark,
     ord("1"): _pop_to_mark,
-    ord("0"): _pop,
+    ord("0"): _pop_item_or_mark,
     ord("2"): lambda r: r._push(r._top()),
     ord("q"): lambda r: _memoize(r, r._number("<B")),
     ord("r"): lambda r: _memoize(r, r._number("<I")),
