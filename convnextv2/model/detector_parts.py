@@ -155,20 +155,21 @@ def match_anchors(truth: Tensor, anchors: Tensor, *, high: float, low: float) ->
         int64 (A,): the object, -1 for background and -2 for neither.
     """
     at_once = max(1, _PAIRS_AT_ONCE // len(anchors))
-    best = anchors.new_full((len(anchors),), -1.0)
-    of = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-    largest = []
+    best_iou = anchors.new_full((len(anchors),), -1.0)
+    best = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+    largest = []  # IoU of each object with any anchor
     for start in range(0, len(truth), at_once):
         iou = box_iou(truth[start : start + at_once], anchors)
         value, index = iou.max(0)
-        better = value > best
-        best, of = torch.where(better, value, best), torch.where(better, index + start, of)
+        is_better = value > best_iou
+        best_iou = torch.where(is_better, value, best_iou)
+        best = torch.where(is_better, index + start, best)
         largest.append(iou.max(1).values)
-    matched = torch.where(best >= high, of, torch.where(best < low, -1, -2))
+    matched = torch.where(best_iou >= high, best, torch.where(best_iou < low, -1, -2))
     for start, most in zip(range(0, len(truth), at_once), largest, strict=True):
         iou = box_iou(truth[start : start + at_once], anchors)
-        is_best = (iou == most[:, None]).any(0)
-        matched = torch.where(is_best, of, matched)
+        is_largest = (iou == most[:, None]).any(0)
+        matched = torch.where(is_largest, best, matched)
     return matched
 
 
@@ -228,9 +229,9 @@ class Heads(RoIHeads):  # type: ignore[misc]
         if self.has_mask():
             are_objects = [torch.where(each > 0)[0] for each in labels]
             boxes = [each[i] for each, i in zip(proposals, are_objects, strict=True)]
-            of = [each[i] for each, i in zip(matched, are_objects, strict=True)]
+            objects = [each[i] for each, i in zip(matched, are_objects, strict=True)]
             masks = self._masks(features, boxes, image_shapes)
-            losses["loss_mask"] = _mask_loss(masks, boxes, of, every[positive], targets)
+            losses["loss_mask"] = _mask_loss(masks, boxes, objects, every[positive], targets)
         return losses
 
     def _classify(
@@ -294,14 +295,14 @@ class Heads(RoIHeads):  # type: ignore[misc]
 
 
 def _mask_loss(
-    logits: Tensor, boxes: list[Tensor], of: list[Tensor], labels: Tensor, targets: Targets
+    logits: Tensor, boxes: list[Tensor], objects: list[Tensor], labels: Tensor, targets: Targets
 ) -> Tensor:
     """Compute the mean binary cross entropy of the masks of the right classes.
 
     Args:
         logits: float32 (m, classes, 28, 28), of the boxes of all images.
         boxes: float32 (m_i, 4) of each image.
-        of: int64 (m_i,), the object that each box belongs to.
+        objects: int64 (m_i,), the object that each box belongs to.
         labels: int64 (m,), torchvision's class numbers.
         targets: The objects of each image.
     """
@@ -310,7 +311,7 @@ def _mask_loss(
     with full_precision(logits.device):
         wanted = [
             resample(target["mask_pixels"], target["mask_places"], box, each, logits.shape[-1])
-            for target, box, each in zip(targets, boxes, of, strict=True)
+            for target, box, each in zip(targets, boxes, objects, strict=True)
         ]
     rows = torch.arange(len(labels), device=labels.device)
     return F.binary_cross_entropy_with_logits(logits[rows, labels], torch.cat(wanted))

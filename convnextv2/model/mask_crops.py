@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 
-def resample(pixels: Tensor, places: Tensor, boxes: Tensor, of: Tensor, side: int) -> Tensor:
+def resample(pixels: Tensor, places: Tensor, boxes: Tensor, objects: Tensor, side: int) -> Tensor:
     """Cut boxes out of masks and resample them.
 
     The result is that of `roi_align` on whole masks.
@@ -22,18 +22,20 @@ def resample(pixels: Tensor, places: Tensor, boxes: Tensor, of: Tensor, side: in
             width of its place in the image. A mask must be surrounded by two rows and columns of
             zeros, except at the edges of the image.
         boxes: float32 (m, 4), x0, y0, x1, y1 in the image.
-        of: int64 (m,), the mask that each box is cut out of.
+        objects: int64 (m,), the object whose mask each box is cut out of.
         side: The side of the result.
 
     Returns:
         float32 (m, side, side).
     """
-    found = boxes.new_zeros(len(boxes), side, side)
-    rows = of.tolist()
-    for row in sorted(set(rows)):
-        start, top, left, height, width = places[row].tolist()
+    cut = boxes.new_zeros(len(boxes), side, side)
+    boxes_of: dict[int, list[int]] = {}
+    for box, number in enumerate(objects.tolist()):
+        boxes_of.setdefault(number, []).append(box)
+    for number, of_this in boxes_of.items():
+        start, top, left, height, width = places[number].tolist()
         mask = pixels[start : start + height * width].view(1, 1, height, width).to(boxes.dtype)
-        chosen = torch.tensor([i for i, each in enumerate(rows) if each == row], device=of.device)
+        chosen = torch.tensor(of_this, device=objects.device)
         moved = boxes[chosen] - boxes.new_tensor([left, top, left, top])
-        found[chosen] = roi_align(mask, [moved], (side, side), 1.0)[:, 0]
-    return found
+        cut[chosen] = roi_align(mask, [moved], (side, side), 1.0)[:, 0]
+    return cut

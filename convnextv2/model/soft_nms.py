@@ -29,21 +29,21 @@ def soft_nms(
         int64 (m,), the indices of the boxes that are kept, the best first; and their scores.
     """
     corners = boxes.detach().double().cpu().numpy()
-    left = scores.detach().double().cpu().numpy().copy()
+    lowered = scores.detach().double().cpu().numpy().copy()
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    open_ = np.flatnonzero(left >= min_score)
+    left = np.flatnonzero(lowered >= min_score)
     kept: list[int] = []
-    found: list[float] = []
-    while len(open_):
-        best = int(open_[np.argmax(left[open_])])
+    kept_scores: list[float] = []
+    while len(left):
+        best = int(left[np.argmax(lowered[left])])
         kept.append(best)
-        found.append(float(left[best]))
-        open_ = open_[open_ != best]
-        iou = _iou(corners, areas, best, open_)
-        left[open_] *= np.where(iou >= iou_threshold, 1 - iou, 1.0)
-        open_ = open_[left[open_] >= min_score]
+        kept_scores.append(float(lowered[best]))
+        left = left[left != best]
+        iou = _iou(corners, areas, best, left)
+        lowered[left] *= np.where(iou >= iou_threshold, 1 - iou, 1.0)
+        left = left[lowered[left] >= min_score]
     order = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
-    return order, torch.tensor(found, dtype=scores.dtype, device=scores.device)
+    return order, torch.tensor(kept_scores, dtype=scores.dtype, device=scores.device)
 
 
 def _iou(
