@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief
 from convnextv2.weights.build import Network, build_model
@@ -55,7 +57,7 @@ def restore(weights: Weights) -> Network:
         CheckpointError: The tensors do not fit the description, or are not finite.
     """
     check_finite(weights)
-    model = build_model(weights.description)
+    model = _build_without_values(weights.description)
     own, tensors = model.state_dict(), weights.tensors
     wrong = [name for name in own.keys() ^ tensors.keys()] + [
         name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
@@ -67,3 +69,15 @@ def restore(weights: Weights) -> Network:
         )
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _build_without_values(description: Description) -> Network:
+    """Build the model of a description without drawing the initial values of its weights.
+
+    They would be overwritten at once, and drawing them takes four times as long as loading.
+    """
+    if description.kind == "detection":  # no weights file holds its anchors
+        return build_model(description)
+    with torch.device("meta"):
+        model = build_model(description)
+    return model.to_empty(device="cpu")

@@ -34,6 +34,15 @@ def test_fcmae_weights_build_encoder_and_decoder(tmp_path: Path) -> None:
     )
 
 
+def test_no_random_numbers_are_drawn(tmp_path: Path) -> None:
+    model = network(num_classes=3)
+    save_weights(tmp_path, model.state_dict(), describe(model))
+    before = torch.get_rng_state()
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {tensor.device.type for tensor in loaded.state_dict().values()} == {"cpu"}
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     model = network(num_classes=3)
