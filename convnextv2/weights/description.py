@@ -42,7 +42,7 @@ class Description:
         head: For "segmentation" and "detection": the arguments of `Segmentor` or `Detector` other
             than the encoder and the number of classes; empty for other kinds.
         class_names: One name for each row of the head; empty if they are unknown.
-        thresholds: For "multi_label": the probability from which on each class counts as present,
+        thresholds: For "multi_label": the lowest probability at which a class counts as present,
             one for each row of the head; empty if none were fitted.
         preprocessing: How evaluation images are prepared, as `Preprocessing.read` takes it; empty
             if that is unknown.
@@ -88,7 +88,7 @@ def _increasing(values: list[float]) -> list[float]:
 
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
-"""The probability from which on a class counts as present."""
+"""The lowest probability at which a class counts as present."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _ANY = ConfigDict(strict=True, extra="allow")

@@ -26,8 +26,8 @@ _OLDER = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
 """Downloaded if there is no safetensors file, and opened without running what is pickled in it."""
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts, if the Hub is busy or the connection breaks."""
-_PASSING = (408, 429, 500, 502, 503, 504)
-"""Statuses of HTTP that do not mean that the same request fails again."""
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+"""HTTP statuses after which the same request may succeed."""
 _TRANSPORTS = ("httpx", "httpcore", "requests", "urllib3")
 """How packages begin whose errors mean that a connection broke, in all versions of the client."""
 _UNREACHABLE = frozenset(
@@ -123,7 +123,7 @@ Result = TypeVar("Result")
 
 
 def retried(request: Callable[[], Result]) -> Result:
-    """Do something on the Hub, and do it again after a while if it fails in passing.
+    """Do something on the Hub, and try again after a while if the failure may be transient.
 
     The client tries parts of an upload again by itself, but not the creation of a repository, the
     commit and the content of a download. All of these may be repeated safely.
@@ -138,7 +138,7 @@ def retried(request: Callable[[], Result]) -> Result:
         try:
             return request()
         except Exception as error:
-            if not _passes(error):
+            if not _is_transient(error):
                 raise
         time.sleep(wait_s)
     return request()
@@ -158,11 +158,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _passes(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later."""
     status = status_of(error)
     if status is not None:
-        return status in _PASSING
+        return status in _TRANSIENT
     causes = list(_causes(error))
     if any(type(one).__name__ in _UNREACHABLE for one in causes):
         return False

@@ -65,7 +65,7 @@ def restore(weights: Weights) -> Network:
     if wrong:
         raise CheckpointError(
             f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, "
-            f"for example {sorted(wrong)[0]}."
+            f"for example {min(wrong)}."
         )
     model.load_state_dict(tensors)
     return model.eval()

@@ -32,7 +32,7 @@ _TIMM_IDLE = """
     checkpoint_path scriptable exportable no_jit cache_dir num_features
 """
 """Arguments that do not matter for a trained model, or not to the network."""
-_TIMM_TOLD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
+_TIMM_UNDERSTOOD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
 TIMM_PREPARATION = frozenset(
     """
     input_size interpolation crop_pct crop_mode mean std url file state_dict hf_hub_id
@@ -77,7 +77,7 @@ def check_timm_arguments(container: Container) -> None:
                 f"{container.config_path}: {name} = {ascii(value)[:60]}, only {usual} can be built "
                 "here."
             )
-        if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
+        if name not in _TIMM_BUILT and name not in _TIMM_UNDERSTOOD:
             raise CheckpointError(
                 f"{container.config_path}: model_args has {ascii(name)[:60]} = "
                 f"{ascii(value)[:60]}, which is not known here and may change what the model "

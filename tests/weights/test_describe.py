@@ -183,10 +183,10 @@ def test_every_argument_of_timms_model_is_told_apart() -> None:
     """
     import inspect
 
-    from convnextv2.weights.timm_config import _TIMM_BUILT, _TIMM_TOLD, TIMM_PREPARATION
+    from convnextv2.weights.timm_config import _TIMM_BUILT, _TIMM_UNDERSTOOD, TIMM_PREPARATION
 
     arguments = set(inspect.signature(timm.models.convnext.ConvNeXt.__init__).parameters) - {"self"}
-    assert arguments <= _TIMM_TOLD | _TIMM_BUILT.keys()
+    assert arguments <= _TIMM_UNDERSTOOD | _TIMM_BUILT.keys()
     assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= TIMM_PREPARATION
 
 

@@ -86,7 +86,7 @@ def trying(*errors: Exception) -> str:
     return retried(request)
 
 
-def test_what_fails_in_passing_is_tried_again_with_growing_pauses(waits: list[float]) -> None:
+def test_a_transient_failure_is_tried_again_after_growing_pauses(waits: list[float]) -> None:
     assert trying(Refusal(503), ConnectionResetError(), Refusal(429), TimeoutError()) == "done"
     assert waits == [1, 2, 4, 8]
     with pytest.raises(Refusal, match="status 500"):
@@ -96,7 +96,7 @@ def test_what_fails_in_passing_is_tried_again_with_growing_pauses(waits: list[fl
 @pytest.mark.parametrize(
     "error", [Refusal(404), Refusal(403), ValueError("x"), ConnectionRefusedError()]
 )
-def test_what_fails_for_good_is_not(waits: list[float], error: Exception) -> None:
+def test_a_failure_that_stays_is_not_tried_again(waits: list[float], error: Exception) -> None:
     with pytest.raises(type(error)):
         trying(error)
     assert not waits
