@@ -54,7 +54,7 @@ _SUFFIXES = {
     OURS: (".safetensors",),
 }
 FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-"""A path with any other ending means a folder."""
+"""A path with any other ending means a folder. Capitals make no difference."""
 
 _FILES_ONLY = ("mindcv", "torchvision")
 """Libraries that read files, not folders."""
@@ -110,6 +110,10 @@ def convert_weights(
     return [*lines, f"Written: {out}"]
 
 
+def _is_file(out: Path) -> bool:
+    return out.suffix.lower() in FILE_SUFFIXES
+
+
 def _appear(made: Path, out: Path) -> None:
     """Give what was made its name. An empty folder may be a mount, and is filled."""
     if out.exists():
@@ -128,8 +132,8 @@ def _check_place(target: str, out: Path) -> None:
     """Raise CheckpointError if the target is unknown or does not read what `out` names."""
     if target not in TARGETS:
         raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
-    is_file, suffixes = out.suffix in FILE_SUFFIXES, _SUFFIXES[library_of(target)]
-    if is_file and out.suffix not in suffixes:
+    is_file, suffixes = _is_file(out), _SUFFIXES[library_of(target)]
+    if is_file and out.suffix.lower() not in suffixes:
         raise CheckpointError(
             f"out = {out}: expected a folder, or a file ending in {', '.join(suffixes)}, for "
             f"{target}."
@@ -147,7 +151,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         _write_ours(weights, out)
         return []
     model, description, lines = _encoder_of(weights)
-    is_file = out.suffix in FILE_SUFFIXES
+    is_file = _is_file(out)
     _check_stem(model.stem_stride, target)
     fixed = fixed_by(model, target, is_file=is_file)
     if model.norm is None:  # a model without a final norm does not use its epsilon
@@ -328,7 +332,7 @@ def _write_ours(weights: Weights, out: Path) -> None:
     """Write weights in the format of this package."""
     description = replace(weights.description, provenance=weights.provenance())
     build_model(description)  # refuses a description of an unknown kind
-    save = save_weights_file if out.suffix in FILE_SUFFIXES else save_weights
+    save = save_weights_file if _is_file(out) else save_weights
     save(out, weights.tensors, description)
 
 

@@ -33,9 +33,10 @@ def write_foreign_file(
     Raises:
         OSError: The system cannot write the file.
     """
-    if out.suffix == ".ckpt":
+    suffix = out.suffix.lower()
+    if suffix == ".ckpt":
         write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
-    elif out.suffix == ".safetensors":
+    elif suffix == ".safetensors":
         write_tensors(
             out,
             tensors,

@@ -214,7 +214,9 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     found = detect(tensors)
     if found is None:
         raise CheckpointError(
-            f"{path}: not a ConvNeXt of any known format ({_held(tensors, container)})."
+            f"{path}: not a ConvNeXt of any known format ({_held(tensors, container)}). Expected "
+            "those of the official code, timm, transformers, mmpretrain, MindCV, torchvision or "
+            "this package."
         )
     key, prefix = found
     check_variant(tensors, key, prefix, path)

@@ -10,7 +10,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.description import Description
-from convnextv2.weights.opened import Origin, Weights
+from convnextv2.weights.opened import Origin, Weights, open_weights
 
 from .networks import random_model, save
 
@@ -32,6 +32,16 @@ def test_wrong_targets_are_refused(target: str, out: str, match: str, tmp_path: 
     small = save(random_model(stem_stride=2), tmp_path / "small")
     with pytest.raises(CheckpointError, match="stem_stride = 2"):
         convert_weights(small, "official", tmp_path / "y.pt")
+
+
+def test_capitals_in_a_suffix_make_no_folder(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+    for target, name in (("timm", "x.PTH"), ("timm", "x.SafeTensors"), ("mindcv", "x.CKPT")):
+        convert_weights(weights, target, tmp_path / name, allow_drift=True)
+        assert (tmp_path / name).is_file()
+        assert open_weights(tmp_path / name).origin.format == target
+    with pytest.raises(CheckpointError, match=r"ending in \.safetensors, \.pth, \.pt, for timm"):
+        convert_weights(weights, "timm", tmp_path / "y.CKPT")
 
 
 def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
