@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,7 +14,24 @@ from convnextv2.weights.names import FORMATS, VERSION_1
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|swa|polyak|teacher)([._]|$)")
 
 
-def detect(names: Iterable[str]) -> tuple[str, str] | None:
+class Layout(NamedTuple):
+    """The format of a set of weights, and where their names begin.
+
+    Attributes:
+        key: The format, a key of `FORMATS`.
+        prefix: What precedes the encoder's names, such as "", "module." or "backbone.".
+    """
+
+    key: str
+    prefix: str
+
+    @property
+    def root(self) -> str:
+        """What precedes the names of the whole model, which has the format's `outer` itself."""
+        return self.prefix.removesuffix(FORMATS[self.key].outer)
+
+
+def detect(names: Iterable[str]) -> Layout | None:
     """Recognise the format of weights by the names of their tensors.
 
     A file may hold several sets of weights. The one with the shortest prefix counts then, and an
@@ -23,14 +41,13 @@ def detect(names: Iterable[str]) -> tuple[str, str] | None:
         names: The names of all tensors.
 
     Returns:
-        The format and what precedes every name ("module.", "model.", ...); None if the names are of
-        no known format.
+        The format and the prefix; None if the names are of no known format.
     """
     found = detect_all(names)
     return found[0] if found else None
 
 
-def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
+def detect_all(names: Iterable[str]) -> list[Layout]:
     """Recognise every set of weights by the names of the tensors.
 
     Args:
@@ -50,7 +67,7 @@ def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
     for key in order:
         if prefixes := _prefixes(key, names):
             grn = sorted(name for name in names if ".grn." in name)
-            return [(_with_version(key, prefix, grn), prefix) for prefix in prefixes]
+            return [Layout(_with_version(key, prefix, grn), prefix) for prefix in prefixes]
     return []
 
 

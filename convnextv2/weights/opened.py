@@ -6,7 +6,6 @@ belong to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,15 +21,11 @@ from convnextv2.weights.class_names import class_names
 from convnextv2.weights.containers import Container, open_container
 from convnextv2.weights.describe import describe, is_projection
 from convnextv2.weights.description import Description, is_ours, read_description
-from convnextv2.weights.detect import depths_of, detect, detect_all, is_average
-from convnextv2.weights.names import FORMATS, dense_kernel, library_of, name_table, to_canonical
+from convnextv2.weights.detect import Layout, depths_of, detect, detect_all, is_average
+from convnextv2.weights.names import FORMATS, library_of
 from convnextv2.weights.notices import notice_of
-from convnextv2.weights.upernet import (
-    DENSE_NORM,
-    encoder_config,
-    find_upernet,
-    has_map_norms,
-)
+from convnextv2.weights.renaming import rename
+from convnextv2.weights.upernet import encoder_config, find_upernet
 from convnextv2.weights.version_1 import (
     FOLDED,
     UNSCALED,
@@ -41,25 +36,6 @@ from convnextv2.weights.version_1 import (
 
 OURS = "convnextv2"
 """The format of weights files of this package, beside the keys of `FORMATS`."""
-
-_TRAINING_STATE = re.compile(
-    r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
-    r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|"
-    r"epoch_num|step_num|current_iterator_step|last_overflow_iterator_step|n_averaged)$|ema_|"
-    r"data_preprocessor\."
-)
-"""How the names of training state begin or end that some formats keep beside the weights."""
-
-_MINDCV = re.compile(r"(feature|norm|classifier)\.")
-"""How the names of MindCV's network begin. Its checkpoints also hold whatever the training script
-kept beside the network."""
-
-_BACKBONE_NORM = re.compile(r"norms\.\d+\.")
-"""How the norms are named that DINOv3's own files repeat for dense outputs."""
-
-HEAD = ("head.weight", "head.bias")
-
-_DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
 
 
 @dataclass(frozen=True)
@@ -211,14 +187,14 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
         tensors = _averaged_tensors(container)
         if not tensors:
             raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
-    found = detect(tensors)
-    if found is None:
+    layout = detect(tensors)
+    if layout is None:
         raise CheckpointError(
             f"{path}: not a ConvNeXt of any known format ({_held(tensors, container)}). Expected "
             "those of the official code, timm, transformers, mmpretrain, MindCV, torchvision or "
             "this package."
         )
-    key, prefix = found
+    key, prefix = layout
     check_variant(tensors, key, prefix, path)
     depths = depths_of(key, prefix, tensors)
     if 0 in depths:
@@ -226,26 +202,28 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
             f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not "
             "complete."
         )
-    no_head = _why_no_head(tensors, key, prefix, container)
-    canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path, no_head)
+    no_head = _why_no_head(tensors, layout, container)
+    renamed = rename(tensors, layout, depths, path, no_head=no_head)
+    network, left_out = renamed.network, renamed.left_out
     notes = []
     upernet = find_upernet(tensors, prefix)
     if is_version_1(key):
-        notes.append(FOLDED if "stages.0.0.gamma" in canonical else UNSCALED)
-        canonical = fold_layer_scale(canonical, depths, path)
+        notes.append(FOLDED if "stages.0.0.gamma" in network else UNSCALED)
+        network = fold_layer_scale(network, depths, path)
     told = replace(container, config=encoder_config(container.config)) if upernet else container
-    description, more = describe(canonical, decoder, key, depths, told, tensors)
+    description, more = describe(network, renamed.decoder, key, depths, told, tensors)
     if upernet:
         names = class_names(container.config, upernet.num_classes)
         description = upernet.describe(description, names, has_processor=bool(container.processor))
-        canonical = upernet.around(canonical)
+        network = upernet.around(network)
         left_out = upernet.still_left_out(left_out)
         more = upernet.notes(more, container.processor)
-    if decoder:
-        canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
-    check_complete(canonical, description, path)
+    if renamed.decoder:
+        encoder = {f"encoder.{name}": tensor for name, tensor in network.items()}
+        network = encoder | renamed.decoder
+    check_complete(network, description, path)
     return Weights(
-        canonical,
+        network,
         description,
         _origin(path, key, container, notice_of(key, container, tensors)),
         left_out + container.beside,
@@ -287,98 +265,25 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         nothing but an average.
     """
     found = detect_all(tensors)
-    if not found or is_average(found[0][1]):
+    if not found or is_average(found[0].prefix):
         return {}
-    for key, prefix in found:
-        if is_average(prefix):
-            root = prefix.removesuffix(FORMATS[key].outer)
+    for layout in found:
+        if is_average(layout.prefix):
             return {
-                name.removeprefix(root): tensor
+                name.removeprefix(layout.root): tensor
                 for name, tensor in tensors.items()
-                if name.startswith(root)
+                if name.startswith(layout.root)
             }
     return {}
 
 
-def _rename(
-    tensors: Mapping[str, Tensor],
-    key: str,
-    prefix: str,
-    depths: tuple[int, ...],
-    path: Path,
-    no_head: str,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
-    """Give tensors their canonical names and shapes.
-
-    Args:
-        tensors: The tensors under the names of their format.
-        key: The format, a key of `FORMATS`.
-        prefix: What stands before the encoder's names.
-        depths: The number of blocks in each stage.
-        path: The file, for error messages.
-        no_head: Why the head is left out; empty to keep it.
-
-    Returns:
-        The tensors of the encoder, its norm and its head; those of FCMAE's decoder; and the name of
-        each tensor that is left out with the reason.
-
-    Raises:
-        CheckpointError: A tensor inside the network has a name that the format does not have.
-    """
-    ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
-    wrapper, root = prefix.removesuffix("encoder."), prefix.removesuffix(FORMATS[key].outer)
-    is_dense = has_map_norms(tensors, prefix)
-    canonical, decoder = {}, {}
-    left_out: list[tuple[str, str]] = []
-    unexpected = []
-    for theirs, tensor in tensors.items():
-        bare = theirs.removeprefix(wrapper)
-        if no_head and (ours.get(theirs) in HEAD or bare.startswith("head.pre_logits.")):
-            left_out.append((theirs, no_head))
-        elif is_dense and DENSE_NORM.match(theirs.removeprefix(prefix)):
-            left_out.append((theirs, "norms of a backbone's outputs"))
-        elif theirs in ours:
-            if theirs.endswith(".kernel"):
-                tensor = _dense(theirs, tensor, path)
-            canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
-        elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
-            decoder[bare] = to_canonical(bare, tensor)
-        elif _TRAINING_STATE.match(bare) or (
-            library_of(key) == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))
-        ):
-            left_out.append((theirs, "training state"))
-        elif reason := _why_beside(bare, key):
-            left_out.append((theirs, reason))
-        elif not theirs.startswith(prefix if is_dense else root):
-            # The network was part of something larger, such as a detector, or a module with a loss.
-            left_out.append((theirs, "beside the network"))
-        else:
-            unexpected.append(theirs)
-    if unexpected:
-        raise CheckpointError(
-            f"{path}: {len(unexpected)} tensors are not part of a ConvNeXt in the format of "
-            f"{FORMATS[key].title}: {brief(unexpected)}."
-        )
-    return canonical, decoder, left_out
-
-
-def _why_no_head(tensors: Mapping[str, Tensor], key: str, prefix: str, container: Container) -> str:
+def _why_no_head(tensors: Mapping[str, Tensor], layout: Layout, container: Container) -> str:
     """Say why a head is not one linear layer that maps to classes; empty if it may be one."""
-    if library_of(key) != "timm":
+    if library_of(layout.key) != "timm":
         return ""
-    if f"{prefix}head.pre_logits.fc.weight" in tensors:
+    if f"{layout.prefix}head.pre_logits.fc.weight" in tensors:
         return "a head with a hidden layer, which has no place here"
     return "a projection into the space of CLIP's texts" if is_projection(container) else ""
-
-
-def _why_beside(name: str, key: str) -> str:
-    """Say what a tensor is that its library keeps beside the network; empty if that is unknown."""
-    library = library_of(key)
-    if (library in ("transformers", "dinov3") and "hidden_states_norms." in name) or (
-        library == "official" and _BACKBONE_NORM.match(name)
-    ):
-        return "norms of a backbone's outputs"
-    return "a projector of its training" if name.startswith("projectors.") else ""
 
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
@@ -389,14 +294,3 @@ def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
         for name, what in container.beside
     ]
     return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(beside)}" if beside else "")
-
-
-def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
-    """Convert a sparse kernel with `dense_kernel`, after a look at its shape."""
-    side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
-    if not side or side * side != kernel.shape[0]:
-        raise CheckpointError(
-            f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or "
-            "(k * k, channels)."
-        )
-    return dense_kernel(kernel)
