@@ -8,11 +8,10 @@ from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.class_names import distinct
 from convnextv2.weights.description import Description
-from convnextv2.weights.names import library_of
+from convnextv2.weights.names import is_version_1, library_of
 from convnextv2.weights.processor import RESAMPLE
 from convnextv2.weights.timm_config import TIMM_NAMES
 from convnextv2.weights.transformers_config import SEVERAL_LABELS
-from convnextv2.weights.version_1 import is_version_1
 
 _TIMM_FIRST = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
 """The sizes that timm has of the first ConvNeXt."""

@@ -31,12 +31,19 @@ from convnextv2.weights.describe import size_name
 from convnextv2.weights.description import Description
 from convnextv2.weights.drift import fixed_by, measure_drift, what_changes
 from convnextv2.weights.foreign_files import write_foreign_file, write_foreign_folder
-from convnextv2.weights.names import FORMATS, VERSION_1, library_of, name_table, to_foreign
+from convnextv2.weights.names import (
+    FORMATS,
+    VERSION_1,
+    is_version_1,
+    library_of,
+    name_table,
+    to_foreign,
+)
 from convnextv2.weights.opened import OURS, Weights
 from convnextv2.weights.renaming import HEAD
 from convnextv2.weights.restore import restore
 from convnextv2.weights.safetensors import save_weights, save_weights_file
-from convnextv2.weights.version_1 import fit_block, is_version_1, to_version_1
+from convnextv2.weights.version_1 import fit_block, to_version_1
 
 _LIBRARIES = ("official", "timm", "transformers", "mmpretrain", "mindcv")
 _FIRST = (*_LIBRARIES, "torchvision", "dinov3")

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.names import library_of
+from convnextv2.weights.names import is_version_1, library_of
 from convnextv2.weights.timm_config import timm_eps
-from convnextv2.weights.version_1 import is_version_1
 
 _FIXED: dict[str, dict[str, Any]] = {
     "official": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},

@@ -229,6 +229,11 @@ def library_of(key: str) -> str:
     return key.removesuffix(VERSION_1)
 
 
+def is_version_1(key: str) -> bool:
+    """Return whether a format holds the first ConvNeXt."""
+    return key.endswith(VERSION_1)
+
+
 def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> dict[str, str]:
     """Translate the name of every tensor of a classifier.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from convnextv2.weights.containers import Container
-from convnextv2.weights.names import VERSION_1
+from convnextv2.weights.names import is_version_1
 
 NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
@@ -42,7 +42,7 @@ def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> 
     """
     told, licence = container.provenance.get("notice"), container.licence
     meant = next((text for part, text in _LICENCES.items() if part in licence.lower()), "")
-    if key.endswith(VERSION_1):
+    if is_version_1(key):
         usual = meant or ("" if licence or not _is_dino(key, tensors) else _DINOV3)
     else:
         usual = NOTICE

@@ -22,17 +22,11 @@ from convnextv2.weights.containers import Container, open_container
 from convnextv2.weights.describe import describe, is_projection
 from convnextv2.weights.description import Description, is_ours, read_description
 from convnextv2.weights.detect import Layout, depths_of, detect, detect_all, is_average
-from convnextv2.weights.names import FORMATS, library_of
+from convnextv2.weights.names import FORMATS, is_version_1, library_of
 from convnextv2.weights.notices import notice_of
 from convnextv2.weights.renaming import rename
 from convnextv2.weights.upernet import encoder_config, find_upernet
-from convnextv2.weights.version_1 import (
-    FOLDED,
-    UNSCALED,
-    check_variant,
-    fold_layer_scale,
-    is_version_1,
-)
+from convnextv2.weights.version_1 import FOLDED, UNSCALED, check_variant, fold_layer_scale
 
 OURS = "convnextv2"
 """The format of weights files of this package, beside the keys of `FORMATS`."""

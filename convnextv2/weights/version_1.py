@@ -211,12 +211,3 @@ def fit_block(
         changed = [name for name in fitted if ".pwconv2." in name]
         adapted |= dict.fromkeys(changed, "multiplied by the layer scale, which changes no output")
     return Fitted(fitted, adapted, left_out)
-
-
-def is_version_1(key: str) -> bool:
-    """Return whether a format holds the first ConvNeXt.
-
-    Args:
-        key: The format, a key of `FORMATS`.
-    """
-    return key.endswith(VERSION_1)
