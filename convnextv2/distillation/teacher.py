@@ -280,7 +280,9 @@ def _blank_answer(card: Card, images: Tensor) -> Answer:
     """Return an answer of the right shape, for estimates of memory on the meta device."""
     n, height, width = len(images), images.shape[-2], images.shape[-1]
     stride, channels = 8 * card.arguments["stem_stride"], card.arguments["dims"][-1]
-    features, logits, last_map = images.new_zeros(n, channels), None, None
+    features = images.new_zeros(n, channels)
+    logits: Tensor | None = None
+    last_map: Tensor | None = None
     if card.kind == "classifier":
         logits = images.new_zeros(n, card.arguments["num_classes"])
     if card.kind == "backbone":

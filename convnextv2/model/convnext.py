@@ -15,9 +15,9 @@ public; inside they are channels-last.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -297,8 +297,11 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
             raise ConvNeXtV2Error(f"{name} = {value!r}: expected {expected}.")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and value >= 1
+def _is_count(value: Any) -> bool:
+    try:
+        return operator.index(value) >= 1  # NumPy's integers are whole numbers, too
+    except TypeError:
+        return False
 
 
 def create_model(name: str, **arguments: Any) -> ConvNeXtV2:
