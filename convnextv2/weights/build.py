@@ -39,8 +39,10 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Net
     """
     try:
         return _build(description, drop_path_rate)
-    except ConvNeXtV2Error:  # it is a ValueError, and says what is wrong
-        raise
+    except ConvNeXtV2Error as error:  # says what is wrong
+        raise CheckpointError(
+            f"the model description asks for a network that cannot be built: {error}"
+        ) from error
     except (TypeError, ValueError, RuntimeError, OverflowError, AssertionError) as error:
         why = brief([str(error).strip().split("\n")[0]])
         raise CheckpointError(
@@ -91,8 +93,11 @@ def check_complete(tensors: Mapping[str, Tensor], description: Description, path
             f"know, expected one of {', '.join(_KINDS)}. Use the program that wrote them."
         )
     _check_plausible(tensors, description, path)
-    with torch.device("meta"):
-        expected = build_model(description).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = build_model(description).state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {brief(missing)}.")
     if unexpected := [name for name in tensors if name not in expected]:

@@ -25,6 +25,16 @@ def test_a_description_that_no_model_can_be_built_of_is_one_line(tmp_path: Path)
         with pytest.raises(CheckpointError) as error:
             open_weights(tmp_path / "model.safetensors")
         assert str(error.value).isprintable()
+        assert str(error.value).startswith(f"{tmp_path / 'model.safetensors'}: ")
+
+
+def test_an_fcmae_around_a_classifier_is_one_line_about_the_file(tmp_path: Path) -> None:
+    model = network(num_classes=3)
+    decoder = {"tile": 32, "norm_target": True, "decoder_dim": 8, "decoder_depth": 1}
+    description = Description("fcmae", "custom", model.arguments, decoder)
+    save_weights(tmp_path, model.state_dict(), description)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* FCMAE takes a bare encoder"):
+        open_weights(tmp_path / "model.safetensors")
 
 
 def test_parameters_are_counted_without_building_them() -> None:
