@@ -98,6 +98,20 @@ def check_complete(tensors: Mapping[str, Tensor], description: Description, path
             expected = build_model(description).state_dict()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    check_fit(tensors, expected, path)
+
+
+def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Check that tensors can take the place of those of a model.
+
+    Args:
+        tensors: The tensors by canonical name.
+        expected: The model's tensors, on any device.
+        path: The file, for error messages.
+
+    Raises:
+        CheckpointError: A tensor is missing, superfluous, of another shape, or not of floats.
+    """
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {brief(missing)}.")
     if unexpected := [name for name in tensors if name not in expected]:

@@ -25,7 +25,7 @@ from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
 from convnextv2.text import brief
-from convnextv2.weights.build import build_model
+from convnextv2.weights.build import check_complete
 from convnextv2.weights.class_names import distinct
 from convnextv2.weights.describe import size_name
 from convnextv2.weights.description import Description
@@ -339,7 +339,7 @@ def _preprocessing_lines(
 def _write_ours(weights: Weights, out: Path) -> None:
     """Write weights in the format of this package."""
     description = replace(weights.description, provenance=weights.provenance())
-    build_model(description)  # refuses a description of an unknown kind
+    check_complete(weights.tensors, description, weights.path)
     save = save_weights_file if _is_file(out) else save_weights
     save(out, weights.tensors, description)
 

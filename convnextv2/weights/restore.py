@@ -8,7 +8,7 @@ import torch
 
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief
-from convnextv2.weights.build import Network, build_model
+from convnextv2.weights.build import Network, build_model, check_fit
 from convnextv2.weights.description import Description
 from convnextv2.weights.dtypes import is_finite
 from convnextv2.weights.opened import Weights, open_weights
@@ -58,16 +58,8 @@ def restore(weights: Weights) -> Network:
     """
     check_finite(weights)
     model = _build_without_values(weights.description)
-    own, tensors = model.state_dict(), weights.tensors
-    wrong = [name for name in own.keys() ^ tensors.keys()] + [
-        name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, "
-            f"for example {min(wrong)}."
-        )
-    model.load_state_dict(tensors)
+    check_fit(weights.tensors, model.state_dict(), weights.path)
+    model.load_state_dict(weights.tensors)
     return model.eval()
 
 
