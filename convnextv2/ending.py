@@ -8,6 +8,9 @@ Packages that are written in C may drop an exception that is raised while they i
 nothing is raised during an import: before the verb is there, the process ends at once, since there
 is nothing to clean up; later, the exception waits until the import is done.
 
+A process that is killed with SIGKILL cannot end those that it has started. So they end by
+themselves: the system closes a pipe between them with the process, on every platform.
+
 Only the standard library is imported here, so that this is in place early.
 """
 
@@ -15,8 +18,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -132,3 +136,39 @@ def _imports(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def end_with_stdin(clean_up: Callable[[], object]) -> None:
+    """End this process when the other end of its standard input is closed.
+
+    The process that started it holds the other end, and writes nothing.
+
+    Args:
+        clean_up: Called before the end. It must not raise an error.
+    """
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(0, 1):  # not sys.stdin, whose lock Python takes when it ends
+                pass
+        clean_up()
+        os._exit(GO_ON_LATER)
+
+    threading.Thread(target=watch, name="end with stdin", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End this process of multiprocessing when the one that started it ends.
+
+    Without this, the process would only find out when it returns its result.
+    """
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None, "multiprocessing has started this process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(GO_ON_LATER)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

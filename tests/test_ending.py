@@ -37,6 +37,40 @@ convnextv2.cli.load_verb = lambda name: verb
 sys.exit(convnextv2.cli.main(["recipes"]))
 """
 
+HAS_CHILD = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+ENDS_WITH_STDIN = """
+import time
+from pathlib import Path
+from convnextv2.ending import end_with_stdin
+end_with_stdin(lambda: Path({}).touch())
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+HAS_WORKER = """
+import multiprocessing, time, worker
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=worker.work)
+    process.start()
+    print(process.pid, flush=True)
+    time.sleep(60)
+"""
+
+WORKER = """
+import time
+from convnextv2.ending import end_with_parent
+def work():
+    end_with_parent()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
 IMPORTS = """
 import sys, time
 from convnextv2.ending import unwinding
@@ -136,3 +170,35 @@ def test_what_a_killed_process_was_building_is_taken_over(tmp_path: Path) -> Non
     with building(tmp_path / "out") as folder:
         assert [path.name for path in folder.iterdir()] == [".lock"]
     assert list(tmp_path.iterdir()) == []
+
+
+def ends(pid: str, within_s: float = 20) -> bool:
+    """Wait for the end of a process that is not our child."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid.strip()}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    os.kill(int(pid), signal.SIGKILL)
+    return False
+
+
+@pytest.mark.parametrize("kind", ["stdin", "multiprocessing"])
+def test_a_child_ends_with_a_parent_that_is_killed(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    cleaned = tmp_path / "cleaned"
+    if kind == "stdin":
+        process = start(HAS_CHILD, ENDS_WITH_STDIN.format(repr(str(cleaned))))
+    else:
+        process = start(HAS_WORKER, "", tmp_path)
+    with process:
+        assert process.stdout is not None
+        lines = {process.stdout.readline(), process.stdout.readline()}
+        lines.remove("begun\n")
+        process.kill()
+        assert ends(lines.pop())
+    assert cleaned.exists() == (kind == "stdin")

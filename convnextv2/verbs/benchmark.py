@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.distributed import Place
+from convnextv2.ending import end_with_parent
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
 from convnextv2.inference.backends import BACKENDS, build_backend, installed_backends
@@ -35,6 +37,8 @@ from convnextv2.verbs.options.measuring import BenchmarkOptions
 
 _BATCH = BenchmarkOptions.knobs["batch_size"]
 WORKS = ("pretrain", "train", "inference", "loader")
+_END_S = 10.0
+"""How long a process may take to end after it has sent its figures."""
 
 
 @takes(BenchmarkOptions)
@@ -52,20 +56,16 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     recipe = recipe.model_copy(update={"batch_size": recipe.images_per_batch(_BATCH)})
     for note in notes:
         print(note)
-    chosen = options.works or [
-        work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset
-    ]
-    engines = (
-        installed_backends() if options.backends == "installed" else options.backends.split(",")
+    has_images = bool(recipe.data_dir or recipe.dataset)
+    usual_works = [work for work in WORKS if work != "loader" or has_images]
+    works = _chosen("works", options.works or usual_works, WORKS)
+    given = options.backends.split(",")
+    engines = _chosen(
+        "backends", installed_backends() if given == ["installed"] else given, BACKENDS
     )
-    names = [name if name in SIZES else f"convnextv2_{name}" for name in options.models.split(",")]
-    for what, values, allowed in (
-        ("works", chosen, WORKS),
-        ("backends", engines, BACKENDS),
-        ("models", names, tuple(SIZES)),
-    ):
-        if wrong := [value for value in values if value not in allowed]:
-            raise RecipeError(f"{what} = {wrong[0]!r}: expected some of {', '.join(allowed)}.")
+    sizes = [size.removeprefix("convnextv2_") for size in SIZES]
+    given = [name.strip().removeprefix("convnextv2_") for name in options.models.split(",")]
+    names = [f"convnextv2_{size}" for size in _chosen("models", given, sizes)]
     limit_s = options.seconds
     device = choose_device(recipe.device)
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
@@ -80,34 +80,69 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     for name in names:
         cases = [
             (work, engine)
-            for work in chosen
+            for work in works
             if work != "loader"
             for engine in (engines if work == "inference" else [""])
         ]
         rows += [_apart(work, name, engine, recipe, limit_s) for work, engine in cases]
-    if "loader" in chosen:
+    if "loader" in works:
         rows.append(_apart("loader", "", "", recipe, limit_s))
     _show(rows)
     answer(rows)
     return rows
 
 
+def _chosen(option: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
+    """Check the values of an option that takes some of a few words, and return each of them once.
+
+    Raises:
+        RecipeError: A value is none of them.
+    """
+    values = [value.strip() for value in values]
+    if wrong := [value for value in values if value not in allowed]:
+        raise RecipeError(f"{option} = {wrong[0]!r}: expected some of {', '.join(allowed)}.")
+    return list(dict.fromkeys(values))
+
+
 def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
     """Measure one row in a fresh process. If the engine fails, the row has a "failure" instead."""
-    row = {
+    row: dict[str, Any] = {
         "work": work,
         "model": model.removeprefix("convnextv2_"),
         "backend": engine or ("compiled" if recipe.compile else "eager"),
     }
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return row | pool.submit(measure, work, model, engine, recipe, limit_s).result()
-        except ConvNeXtV2Error as error:
-            return row | {"failure": str(error)}
-        except Exception as error:  # engines of other libraries raise any kind of error
-            return row | {
-                "failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            }
+    context = multiprocessing.get_context("spawn")
+    result, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, work, model, engine, recipe, limit_s))
+    try:
+        process.start()
+        sender.close()  # so that `recv` ends with the process
+        row |= result.recv()
+        process.join(_END_S)
+    except EOFError:
+        process.join()
+        row["failure"] = f"the process ended with status {process.exitcode}"
+    finally:
+        if process.is_alive():  # it hangs, or this process was interrupted
+            process.kill()
+            process.join()
+    return row
+
+
+def _send(
+    sender: Connection, work: str, model: str, engine: str, recipe: Recipe, limit_s: float
+) -> None:
+    """Measure one row in this new process, and send the figures or the failure."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
+    try:
+        found = measure(work, model, engine, recipe, limit_s)
+    except ConvNeXtV2Error as error:
+        found = {"failure": str(error)}
+    except Exception as error:  # engines of other libraries raise any kind of error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        found = {"failure": lines[0][:200]}
+    sender.send(found)
 
 
 def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:

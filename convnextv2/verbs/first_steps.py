@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from convnextv2.ending import end_with_stdin
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.machine import peak_memory
 
 _LONGEST_START_S = 900.0
+_PROGRAM = "from convnextv2.verbs.first_steps import be_measured; be_measured()"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ def run_first_steps(
 ) -> FirstSteps:
     """Start a run, and stop it after some steps.
 
+    The run never outlives this process. If this process is killed, the run removes the folder that
+    `out` lies in.
+
     Args:
         verb: train or pretrain.
         config: The YAML recipe of the run.
@@ -62,7 +69,9 @@ def run_first_steps(
     command = _command(verb, config, knobs, out)
     with (
         errors.open("w") as file,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=file
+        ) as process,
     ):
         try:
             peak = _watch(process, out, seconds, prefetched)
@@ -79,6 +88,15 @@ def run_first_steps(
         )
     checkpoint = sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*"))
     return FirstSteps(records, peak, checkpoint)
+
+
+def be_measured() -> None:
+    """Run the verb that `run_first_steps` has asked this new process for."""
+    folder = sys.argv.pop(1)
+    end_with_stdin(partial(shutil.rmtree, folder, ignore_errors=True))
+    from convnextv2.__main__ import main
+
+    sys.exit(main())
 
 
 def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float, prefetched: int) -> int:
@@ -116,7 +134,7 @@ def _command(
         "overwrite": False,
     }
     return [
-        *(sys.executable, "-m", "convnextv2", verb),
+        *(sys.executable, "-c", _PROGRAM, str(out.parent), verb),
         *(("--config", str(config)) if config else ()),
         *(f"--{name}={_text(value)}" for name, value in settings.items()),
     ]

@@ -1,3 +1,8 @@
+import multiprocessing
+import signal
+import time
+from types import FrameType
+
 import pytest
 import torch
 from json_answers import read_answer
@@ -29,7 +34,8 @@ def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     ("wrong", "message"),
     [
         ({"works": ["fly"]}, "works = 'fly': expected some of pretrain"),
-        ({"models": "giant"}, "models = 'convnextv2_giant': expected some of"),
+        ({"models": "giant"}, "models = 'giant': expected some of atto"),
+        ({"models": "atto,"}, "models = '': expected some of atto"),
         ({"backends": "tensorrt"}, "backends = 'tensorrt': expected some of eager"),
         ({"seconds": "long"}, "seconds = long: expected a number"),
     ],
@@ -37,6 +43,29 @@ def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes_are_one_line(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         convnextv2.benchmark(**{**SMALL, **wrong})
+
+
+def test_an_interrupted_benchmark_does_not_wait_for_the_process_that_measures() -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    recipe = Recipe(image_size=64, batch_size=2, device="cpu")
+    before, began = signal.signal(signal.SIGALRM, interrupt), time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            benchmark._apart("train", "convnextv2_atto", "", recipe, limit_s=120)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 60 and not multiprocessing.active_children()
+
+
+def test_words_may_have_blanks_and_count_once() -> None:
+    assert benchmark._chosen("models", [" atto", "tiny ", "atto"], ["atto", "tiny"]) == [
+        "atto",
+        "tiny",
+    ]
 
 
 def test_native_kernels_that_cannot_be_built_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -128,6 +130,39 @@ def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
         match="took no step that could be measured: data_dir = .*nowhere: no such folder",
     ):
         convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")
+
+
+PLANS = """
+import subprocess, sys
+from pathlib import Path
+from convnextv2.verbs import first_steps
+class Named(subprocess.Popen):
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        print(self.pid, flush=True)
+first_steps.subprocess.Popen = Named
+data, out = sys.argv[1:]
+knobs = {"data_dir": data, "epochs": 1000000, "image_size": 64, "batch_size": 2, "workers": 0}
+first_steps.run_first_steps("train", None, knobs, Path(out), seconds=600, prefetched=0)
+"""
+
+
+def test_the_run_that_plan_began_ends_when_plan_is_killed(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plan"
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", PLANS, str(photos), str(folder / "run")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        pid = process.stdout.readline()
+        process.kill()
+    deadline = time.monotonic() + 60
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ended = not folder.exists()
+    if not ended:
+        os.kill(int(pid), signal.SIGKILL)
+    assert ended
 
 
 def test_an_interrupted_plan_does_not_wait_for_the_run_that_it_began(
