@@ -23,7 +23,7 @@ _MAX_BRACKETS = 100_000
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, makes_folder: bool = False) -> Iterator[Path]:
     """Replace a file in one atomic step, once all of the new content is written.
 
     The content is on the disk before the name points to it, so a crash leaves either the old file
@@ -35,10 +35,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to replace or create.
+        makes_folder: Whether the folder that it lies in is made, unless the writing fails.
 
     Yields:
         The temporary path to write to.
     """
+    if makes_folder:
+        with temporary_folders(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                yield temporary
+        return
     temporary = _temporary(path)
     temporary.touch()
     permissions = stat.S_IMODE(temporary.stat().st_mode)
@@ -106,6 +113,22 @@ def _is_alive(process: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
+
+
+@contextmanager
+def temporary_folders(folder: Path) -> Iterator[None]:
+    """Remove a folder and those above it at the end, as far as they are new and empty.
+
+    Args:
+        folder: A folder that may be made inside the block.
+    """
+    new = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # one that is not there, or not empty: nor are the next
+            for each in new:
+                each.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convnextv2.errors import RunError
+from convnextv2.files import temporary_folders
 
 try:
     import fcntl
@@ -48,24 +49,21 @@ def locked(folder: Path, *, option: str = "out", shown: Path | None = None) -> I
     name = f"{option} = {shown or folder}"
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{name}: exists already and is not a folder. Choose another one.")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / LOCK
-    if path in _held:
-        raise RunError(f"{name}: this process is writing there already.")
-    descriptor = None
-    try:
-        descriptor, note = _take(path, name)
-        _held.add(path)
-        yield note
-    finally:
-        _held.discard(path)
-        if descriptor is not None:
-            path.unlink(missing_ok=True)  # while the lock is held; see _take
-            os.close(descriptor)
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()  # unless something was written
+    with temporary_folders(folder):  # they stay if something is written
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder.resolve() / LOCK
+        if path in _held:
+            raise RunError(f"{name}: this process is writing there already.")
+        descriptor = None
+        try:
+            descriptor, note = _take(path, name)
+            _held.add(path)
+            yield note
+        finally:
+            _held.discard(path)
+            if descriptor is not None:
+                path.unlink(missing_ok=True)  # while the lock is held; see _take
+                os.close(descriptor)
 
 
 @contextmanager

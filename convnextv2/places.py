@@ -11,25 +11,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convnextv2.errors import RecipeError
+from convnextv2.files import temporary_folders
 
 _PAGES = (".html", ".htm")
 _MARK = b"<!doctype html"
 
 
 def check_place(path: Path, *, option: str = "out") -> None:
-    """Check that a file can be written.
+    """Check that a file can be written, and leave nothing behind.
 
     Args:
-        path: The file. The folder that it lies in is made.
+        path: The file. Whoever writes it makes the folder that it lies in.
         option: The option that names it.
 
     Raises:
         RecipeError: Its folder cannot be made, or nothing can be written there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with temporary_folders(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
     except OSError as error:
         raise RecipeError(
             f"{option} = {path}: nothing can be written in {path.parent} ({error.strerror}). "

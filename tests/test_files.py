@@ -35,6 +35,20 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_alone(tmp_path: Path) -
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_folders_are_made_for_a_file_and_go_if_it_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "a.txt"
+    with pytest.raises(KeyboardInterrupt), replacing(path, makes_folder=True):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "new").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(path, makes_folder=True):
+        raise KeyboardInterrupt
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]  # which was there before
+    with replacing(path, makes_folder=True) as temporary:
+        temporary.write_text("a")
+    assert path.read_text() == "a"
+
+
 def test_the_content_is_flushed_before_the_name_points_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

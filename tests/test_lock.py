@@ -53,6 +53,18 @@ def test_a_folder_that_was_made_for_the_lock_alone_goes(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "run").exists()
 
 
+def test_folders_above_one_that_was_made_for_the_lock_alone_go_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "new" / "deep"):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), building(tmp_path / "new" / "deep" / "made.npy"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with building(tmp_path / "new" / "made.npy") as folder:
+        (folder / "made.npy").touch()
+        os.replace(folder / "made.npy", tmp_path / "new" / "made.npy")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["made.npy"]
+
+
 def test_a_process_does_not_write_a_run_twice(tmp_path: Path) -> None:
     (tmp_path / "kept").touch()
     with locked(tmp_path):

@@ -65,6 +65,14 @@ def test_a_place_that_cannot_be_written_is_named_with_its_option(tmp_path: Path)
         check_place(tmp_path / "file" / "a.png", option="pictures")
 
 
+def test_a_check_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_place(tmp_path / "new" / "deep" / "a.png")
+    check_page(tmp_path / "new" / "page.html", "a.html")
+    monkeypatch.chdir(tmp_path)
+    check_place(Path("new/a.png"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("make", [segmentor, detector])
 def test_pictures_of_predictions_do_not_become_images(make, tmp_path: Path) -> None:
     weights = save_dense(make(), tmp_path / "weights")

@@ -89,7 +89,7 @@ def write_page(path: Path, page: str) -> None:
 
     File names that are not valid UTF-8 are written with escapes.
     """
-    with replacing(path) as temporary:
+    with replacing(path, makes_folder=True) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -87,10 +87,9 @@ def write_predictions(
         *map(dict, results),
         *({"image": name, **nothing, "error": why} for name, why in failures.items()),
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     # File names that are not UTF-8 are written as the bytes that they are. JSON escapes them.
     with (
-        replacing(path) as temporary,
+        replacing(path, makes_folder=True) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         if path.suffix.lower() == ".csv":

@@ -86,7 +86,7 @@ def write_first_images(task: Previewed, place: Place, path: Path) -> int:
             "none to show. Look at the files: convnextv2 audit DATA lists what is wrong with them."
         )
     titles = [_fitted(each.title) for each in shown]
-    with replacing(path) as temporary:
+    with replacing(path, makes_folder=True) as temporary:
         contact_sheet([each.pixels for each in shown], titles).save(temporary, "png")
     return len(shown)
 

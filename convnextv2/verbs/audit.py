@@ -20,6 +20,7 @@ from convnextv2.auditing.summary import summarise
 from convnextv2.console import answer, say
 from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
+from convnextv2.files import write_json
 from convnextv2.inference.embedder import open_embedder
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
@@ -67,22 +68,25 @@ def audit(options: AuditOptions) -> AuditReport:
         max_pixels=recipe.max_image_pixels,
     )
     copies = find_copies(looks)
-    findings = _unreadable(images, looks)
-    findings += copy_findings(images, looks, copies)
-    findings += odd_images(images, looks)
-    wrong, label_note = find_wrong_labels(
+    wrong_labels, label_note = find_wrong_labels(
         images,
         looks,
         embedder,
         batch_size=recipe.images_per_batch(),
         max_pixels=recipe.max_image_pixels,
     )
-    findings += wrong
+    findings = [
+        *_unreadable(images, looks),
+        *copy_findings(images, looks, copies),
+        *odd_images(images, looks),
+        *wrong_labels,
+    ]
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings.sort(key=lambda finding: (order[finding.kind], -(finding.score or 0)))
     with locked(out) as note:
         if note:
             say(note)
+        _claim(out)
         corrected = correct(images, findings, left_out(images, copies), out, options.wrong_labels)
         report = AuditReport(
             images,
@@ -112,6 +116,12 @@ def _check_out(out: Path, data: Path) -> None:
             f"out = {out}: is not empty, and holds no earlier audit. Choose another folder."
         )
     check_place(out / "audit.json")
+
+
+def _claim(out: Path) -> None:
+    """Mark a new folder as that of an audit, so that one which is interrupted can be repeated."""
+    if not (out / "audit.json").exists():
+        write_json(out / "audit.json", {"out": str(out), "finished": False})
 
 
 def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:

@@ -113,7 +113,8 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
         if folder is not None:
             stem = f"{index:03d}-{Path(name).stem}"
             for kind, picture in (("activation", each.activation), ("occlusion", each.occlusion)):
-                with replacing(folder / f"{stem}-{kind}.png") as temporary:
+                file = folder / f"{stem}-{kind}.png"
+                with replacing(file, makes_folder=True) as temporary:
                     picture.save(temporary, "PNG")
         say(f"{plain(name)}: {each.answer}")
     if not shown:

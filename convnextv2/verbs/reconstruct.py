@@ -55,7 +55,7 @@ def reconstruct(options: ReconstructOptions) -> Path:
     for name in skipped:
         print(f"{plain(name)}: not readable, skipped.")
     try:
-        with replacing(path) as temporary:
+        with replacing(path, makes_folder=True) as temporary:
             picture.save(temporary, Image.registered_extensions()[path.suffix.lower()])
     except (OSError, ValueError) as error:  # ValueError: larger than the format allows
         why = getattr(error, "strerror", None) or error

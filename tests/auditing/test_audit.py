@@ -23,6 +23,7 @@ from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.verbs import audit as verb
 
 
 def kinds(report) -> dict[str, list[str]]:
@@ -220,3 +221,23 @@ def test_data_of_which_nothing_would_be_left_say_so(
     assert convnextv2.audit(tmp_path / "data", out=tmp_path / "out").corrected.path is None
     out = capsys.readouterr().out
     assert "There are no corrected data, since no image would be left: 2 " in out
+
+
+def test_an_interrupted_audit_leaves_no_folder_and_can_be_repeated(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "new" / "audit"
+    with monkeypatch.context() as during_the_work, pytest.raises(KeyboardInterrupt):
+        during_the_work.setattr(verb, "look_at", interrupt)
+        convnextv2.audit(photos, out=out)
+    assert not (tmp_path / "new").exists()
+    with monkeypatch.context() as while_it_writes, pytest.raises(KeyboardInterrupt):
+        while_it_writes.setattr(verb, "write_report", interrupt)
+        convnextv2.audit(photos, out=out)
+    assert (out / "manifest.csv").exists() and not (out / "audit.html").exists()
+    convnextv2.audit(photos, out=out)
+    assert json.loads((out / "audit.json").read_text())["images"] == 22
+    assert (out / "audit.html").exists()

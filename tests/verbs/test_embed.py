@@ -20,6 +20,8 @@ from trees import CLASSES, PREPROCESSING, network, photograph, save
 import convnextv2
 from convnextv2.cli import main
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error, DataError, RecipeError
+from convnextv2.inference import embedding_file
+from convnextv2.verbs import embed
 
 Rows = NDArray[np.float32]
 
@@ -158,6 +160,19 @@ def test_a_failure_leaves_what_was_there(weights: Path, pictures: Path, tmp_path
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="no image can be read"):
         convnextv2.embed(weights, images, out=out)
+
+
+def test_an_interruption_leaves_no_folder(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    for module, name in ((embed, "open_embedder"), (embedding_file, "_head")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, interrupt)
+            convnextv2.embed(weights, pictures / "val" / "ash", out=tmp_path / "new" / "made.npy")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_gives_images_and_labels(weights: Path, pictures: Path, tmp_path: Path) -> None:
