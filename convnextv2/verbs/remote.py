@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def predict_by_server(
     )
     results = _noted(found, answered)
     if finish:
-        results = finish(options, source, results, model["class_names"])
+        results = finish(options, source, results, list(model.get("class_names", ())))
     yield from results
     failed = [name for name in names if name not in answered]
     for name, complaint in zip(failed, complaints, strict=False):  # in the order of the files
@@ -110,32 +110,44 @@ def _segmented(
     class_names: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Make the answers of a segmentor those of `verbs.segment`, and write the same files."""
+    index = {name: i for i, name in enumerate(source.names)}
     out = None
     for result in results:
-        told = {
-            "image": result["image"],
-            "height": result["height"],
-            "width": result["width"],
-            "classes": [
-                {"class": each["class"], "share": each["share"]} for each in result["classes"]
-            ],
-        }
+        name = result["image"]
+        with _only_our_answers(options):
+            answer = {
+                "image": name,
+                "height": result["height"],
+                "width": result["width"],
+                "classes": [
+                    {"class": each["class"], "share": each["share"]} for each in result["classes"]
+                ],
+            }
         if options.out:
             if out is None:
                 out = SegmentationFiles(Path(options.out), class_names)
-            pixels = source.pixels(source.names.index(result["image"]))
-            size = int(pixels.shape[-2]), int(pixels.shape[-1])
-            told |= out.write(result["image"], pixels, _map_of(result, size))
-        yield told
+            pixels = source.pixels(index[name])
+            with _only_our_answers(options):
+                classes = _map_of(result, (int(pixels.shape[-2]), int(pixels.shape[-1])))
+            answer |= out.write(name, pixels, classes)
+        yield answer
+
+
+@contextmanager
+def _only_our_answers(options: PredictOptions) -> Iterator[None]:
+    """Raise ServerError if the block reads an answer that no server of ours gives."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OSError):
+        raise ServerError(
+            f"{options.server}: answers with other JSON than ours. Is it a convnextv2 server?"
+        ) from None
 
 
 def _map_of(result: dict[str, Any], size: tuple[int, int]) -> Tensor:
     """Read the map of classes, int16 (H, W), at the size of the image."""
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(result["map"]["png"]))) as picture:
-            values = np.array(picture).astype(np.int16)
-    except (LookupError, TypeError, OSError, binascii.Error):
-        raise ServerError("the server answers with no map. Is it a convnextv2 server?") from None
+    with Image.open(io.BytesIO(base64.b64decode(result["map"]["png"]))) as picture:
+        values = np.array(picture).astype(np.int16)
     rows, columns = (
         (2 * np.arange(side) + 1) * old // (2 * side)
         for side, old in zip(size, values.shape, strict=True)
@@ -150,19 +162,21 @@ def _detected(
     class_names: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Make the answers of a detector those of `verbs.detect`, and write the same files."""
+    index = {name: i for i, name in enumerate(source.names)}
     out = ObjectFolder(Path(options.out), class_names, source.names) if options.out else None
     for result in results:
-        told = {name: result[name] for name in ("image", "width", "height", "objects")}
+        with _only_our_answers(options):
+            answer = {name: result[name] for name in ("image", "width", "height", "objects")}
+            found = _found(answer["objects"], class_names, index[answer["image"]])
         if out is not None:
-            out.add(told, _found(told, class_names, source.names.index(told["image"])), source)
-        yield told
+            out.add(answer, found, source)
+        yield answer
     if out is not None:
         print(f"Objects: {out.close()}", file=sys.stderr)
 
 
-def _found(told: dict[str, Any], names: Sequence[str], index: int) -> FoundObjects:
+def _found(objects: list[dict[str, Any]], names: Sequence[str], index: int) -> FoundObjects:
     """Turn the objects that the server has found into those of a local detector."""
-    objects = told["objects"]
     number = {name: i for i, name in enumerate(names)}
     masks = None
     if objects and all("mask" in each for each in objects):
