@@ -126,8 +126,8 @@ def temporary_folders(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # one that is not there, or not empty: nor are the next
-            for each in new:
+        for each in new:
+            with contextlib.suppress(OSError):  # it is not there, or not empty
                 each.rmdir()
 
 
@@ -145,6 +145,45 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+_MAX_NAME = 255
+"""Bytes that the usual file systems take as the name of a file."""
+
+
+def name_after(path: str | Path, ending: str, *, prefix: str = "") -> str:
+    """Name a file after another one: its stem between a prefix and an ending.
+
+    The stem is cut so that file systems take the name.
+    """
+    stem = Path(path).stem
+    room = _MAX_NAME - len(os.fsencode(prefix + ending))
+    if len(encoded := os.fsencode(stem)) > room:
+        stem = encoded[:room].decode(errors="ignore")
+    return f"{prefix}{stem}{ending}"
+
+
+class UniqueNames:
+    """Names files after others, with a number if the name is taken.
+
+    Args:
+        ending: The ending of all names, such as ".png".
+    """
+
+    def __init__(self, ending: str) -> None:
+        self._ending = ending
+        self._numbers: dict[str, int] = {}
+
+    def after(self, path: str | Path) -> str:
+        """Return a name that was not returned before: "a.png", then "a-2.png" and so on."""
+        first = name = name_after(path, self._ending)
+        number = self._numbers.get(first, 1)
+        while name in self._numbers:
+            number += 1
+            name = name_after(path, f"-{number}{self._ending}")
+        self._numbers[first] = number
+        self._numbers.setdefault(name, 1)
+        return name
 
 
 def write_text(path: Path, text: str) -> None:

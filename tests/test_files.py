@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnextv2.files import replacing, sha256_of, write_text
+from convnextv2.files import (
+    UniqueNames,
+    name_after,
+    replacing,
+    sha256_of,
+    temporary_folders,
+    write_text,
+)
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.safetensors import write_tensors
 
@@ -44,6 +51,10 @@ def test_folders_are_made_for_a_file_and_go_if_it_is_not_written(tmp_path: Path)
     with pytest.raises(KeyboardInterrupt), replacing(path, makes_folder=True):
         raise KeyboardInterrupt
     assert list(tmp_path.rglob("*")) == [tmp_path / "new"]  # which was there before
+    with pytest.raises(OSError, match="deep"), temporary_folders(path.parent / "never"):
+        path.parent.mkdir()
+        raise OSError("deep")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
     with replacing(path, makes_folder=True) as temporary:
         temporary.write_text("a")
     assert path.read_text() == "a"
@@ -100,3 +111,25 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_
     write_text(tmp_path / "b.txt", "b")
     kept = {names[1], names[2], names[4], "b.txt"}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_files_named_after_others_have_names_of_their_own() -> None:
+    names = UniqueNames(".png")
+    given = ["x/a.jpg", "y/a.jpg", "a-2.png", "z/a.b.jpg", "a.webp", ".hidden"]
+    expected = ["a.png", "a-2.png", "a-2-2.png", "a.b.png", "a-3.png", ".hidden.png"]
+    assert [names.after(name) for name in given] == expected
+    many = [names.after(f"{i}/image.jpg") for i in range(20_000)]
+    assert len(set(many)) == 20_000 and many[-1] == "image-20000.png"
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "雪"])
+def test_a_name_made_of_a_long_one_can_be_written(letter: str, tmp_path: Path) -> None:
+    long = letter * (250 // len(letter.encode())) + ".jpg"
+    name = name_after(f"folder/{long}", "-activation.png", prefix="007-")
+    (tmp_path / name).touch()
+    assert name.startswith(f"007-{letter}") and name.endswith(f"{letter}-activation.png")
+    assert len(name.encode()) > 250
+    names = UniqueNames(".png")
+    for _ in range(3):
+        (tmp_path / names.after(long)).touch()
+    assert len(list(tmp_path.iterdir())) == 4

@@ -25,14 +25,14 @@ class Question:
     Attributes:
         row: The row of the class in the head.
         against: The row of the other class; None for no other.
-        several: Whether an image may have any number of labels.
+        multi_label: Whether an image may have any number of labels.
     """
 
     row: int
     against: int | None = None
-    several: bool = False
+    multi_label: bool = False
 
-    def odds(self, logits: Tensor) -> Tensor:
+    def log_odds(self, logits: Tensor) -> Tensor:
         """Compute the logarithm of the odds of the class.
 
         Args:
@@ -45,7 +45,7 @@ class Question:
         own = logits[:, self.row]
         if self.against is not None:
             return own - logits[:, self.against]
-        if self.several or logits.shape[1] == 1:
+        if self.multi_label or logits.shape[1] == 1:
             return own
         others = [row for row in range(logits.shape[1]) if row != self.row]
         return own - logits[:, others].logsumexp(1)
@@ -133,14 +133,14 @@ def occlusion_map(
     total = torch.zeros(height, width, dtype=torch.float64)
     count = torch.zeros(height, width, dtype=torch.float64)
     with torch.inference_mode():
-        whole = float(question.odds(_logits(model, image[None]))[0])
+        whole = float(question.log_odds(_logits(model, image[None]))[0])
         for first in range(0, len(squares), batch_size):
             part = squares[first : first + batch_size]
             covered = image.repeat(len(part), 1, 1, 1)
             for i, (top, left) in enumerate(part):
                 covered[i, :, top : top + rows, left : left + columns] = 0
-            odds = question.odds(_logits(model, covered)).tolist()
-            for (top, left), one in zip(part, odds, strict=True):
+            log_odds = question.log_odds(_logits(model, covered)).tolist()
+            for (top, left), one in zip(part, log_odds, strict=True):
                 total[top : top + rows, left : left + columns] += whole - one
                 count[top : top + rows, left : left + columns] += 1
     return total / count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
-from convnextv2.files import replacing
+from convnextv2.files import UniqueNames, replacing
 from convnextv2.inference.detector import ObjectFinder, coco_results
 from convnextv2.recipe.knobs import Recipe
 
@@ -109,7 +108,8 @@ class ObjectFolder:
                 f"out = {folder}: cannot be made a folder ({error.strerror}). Give a folder for "
                 "pictures and JSON."
             ) from None
-        self._files = picture_names(names)
+        unique = UniqueNames(".png")
+        self._files = [unique.after(name) for name in names]
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -162,17 +162,3 @@ class ObjectFolder:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8", errors="surrogateescape")
         return path
-
-
-def picture_names(names: Sequence[str]) -> list[str]:
-    """Name a PNG file after each image, with a number if two images have one name."""
-    taken: set[str] = set()
-    found = []
-    for name in names:
-        stem = os.path.splitext(os.path.basename(name))[0]
-        file, number = f"{stem}.png", 2
-        while file in taken:
-            file, number = f"{stem}-{number}.png", number + 1
-        taken.add(file)
-        found.append(file)
-    return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.overlay import index_picture, overlay
-from convnextv2.files import replacing
+from convnextv2.files import UniqueNames, replacing
 
 
 class SegmentationFiles:
@@ -25,7 +25,7 @@ class SegmentationFiles:
 
     def __init__(self, folder: Path, class_names: list[str]) -> None:
         self._folder, self._count = folder, len(class_names)
-        self._taken: set[str] = set()
+        self._names = UniqueNames(".png")
         try:
             for name in ("overlay", "index"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -48,18 +48,14 @@ class SegmentationFiles:
         Returns:
             The paths: "overlay" and "index".
         """
-        stem = Path(image).stem
-        name, number = stem, 2
-        while name in self._taken:
-            name, number = f"{stem}-{number}", number + 1
-        self._taken.add(name)
+        name = self._names.after(image)
         pictures: dict[str, Image.Image] = {
             "overlay": overlay(pixels, classes, self._count),
             "index": index_picture(classes, self._count),
         }
         paths = {}
         for kind, picture in pictures.items():
-            path = self._folder / kind / f"{name}.png"
+            path = self._folder / kind / name
             with replacing(path) as temporary:
                 picture.save(temporary, "PNG")
             paths[kind] = str(path)

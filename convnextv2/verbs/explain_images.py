@@ -21,12 +21,11 @@ from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.evaluation.explanation_page import ExplainedImage, image_section
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.heat import heat_picture
-from convnextv2.files import replacing
+from convnextv2.files import name_after, replacing
 from convnextv2.find import recipe_of
 from convnextv2.inference.explanation import Question, activation_map, enlarge, occlusion_map
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.places import check_place, check_unread
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, plain
 from convnextv2.verbs.explain_data import VOTES, Explained
@@ -39,7 +38,7 @@ MAX_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _SetUp:
     """The question that is asked about every image.
 
     Attributes:
@@ -47,7 +46,7 @@ class _Asked:
         names: The names of its classes.
         target: The row of the class to explain; None for the most probable one of each image.
         against: The row of the other class; None for no other.
-        several: Whether an image may have any number of labels.
+        multi_label: Whether an image may have any number of labels.
         patch: Side of the square that covers a part of the image, in px.
         step: The distance from one square to the next, in px.
         batch_size: Covered images that are scored at once.
@@ -57,7 +56,7 @@ class _Asked:
     names: Sequence[str]
     target: int | None
     against: int | None
-    several: bool
+    multi_label: bool
     patch: int
     step: int
     batch_size: int
@@ -76,16 +75,11 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
         RecipeError: A class is not known, or there are too many images.
         DataError: No image can be read, or one cannot and `bad_images` is "fail".
     """
-    if not opened.description.preprocessing:
-        raise CheckpointError(
-            f"{opened.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
+    how = opened.preprocessing
     device = choose_device(given.device)
-    transform = EvalTransform(Preprocessing.read(opened.description.preprocessing))
-    how = transform.preprocessing
+    transform = EvalTransform(how)
     normalise = BatchTransform(how.mean, how.std).normalise
-    asked = _asked(opened, options, given.images_per_batch(32), min(how.image_size), device)
+    set_up = _set_up(opened, options, given.images_per_batch(32), min(how.image_size), device)
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
@@ -98,7 +92,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
             "them out for a page about the whole data."
         )
     shown: list[ExplainedImage] = []
-    told: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for index, name in enumerate(source.names):
         try:
             pixels = transform(source.pixels(index, how.channels, how.value_range))
@@ -107,25 +101,24 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
                 raise
             say(f"{plain(str(error))} Left out.")
             continue
-        each, answer = _explain(asked, name, pixels, normalise(pixels[None].to(device))[0])
+        each, answer = _explain(set_up, name, pixels, normalise(pixels[None].to(device))[0])
         shown.append(each)
-        told.append(answer)
+        answers.append(answer)
         if folder is not None:
-            stem = f"{index:03d}-{Path(name).stem}"
             for kind, picture in (("activation", each.activation), ("occlusion", each.occlusion)):
-                file = folder / f"{stem}-{kind}.png"
-                with replacing(file, makes_folder=True) as temporary:
+                file = name_after(name, f"-{kind}.png", prefix=f"{index:03d}-")
+                with replacing(folder / file, makes_folder=True) as temporary:
                     picture.save(temporary, "PNG")
         say(f"{plain(name)}: {each.answer}")
     if not shown:
         raise none_readable(source.names)
     figures = {"images": f"{len(shown):,}"}
-    return Explained([image_section(shown)], {"images": told, "mistakes": []}, figures)
+    return Explained([image_section(shown)], {"images": answers, "mistakes": []}, figures)
 
 
-def _asked(
+def _set_up(
     opened: Weights, options: ExplainOptions, batch_size: int, side: int, device: torch.device
-) -> _Asked:
+) -> _SetUp:
     """Settle the question about images whose shorter side is `side` px."""
     model = restore(opened)
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
@@ -138,7 +131,7 @@ def _asked(
     if against is not None and (against == target or len(names) == 1):
         raise RecipeError(f"against = {options.against}: is the target itself. Name another class.")
     patch = options.patch_px or max(1, round(side / 7))
-    return _Asked(
+    return _SetUp(
         model.to(device).eval(),
         names,
         target,
@@ -165,12 +158,12 @@ def _row(names: Sequence[str], option: str, options: ExplainOptions) -> int | No
 
 
 def _explain(
-    asked: _Asked, name: str, pixels: Tensor, image: Tensor
+    set_up: _SetUp, name: str, pixels: Tensor, image: Tensor
 ) -> tuple[ExplainedImage, dict[str, Any]]:
     """Explain one image.
 
     Args:
-        asked: The question.
+        set_up: The model, and the question about it.
         name: The path of the image.
         pixels: The image as the network sees it, uint8 (C, H, W).
         image: The same, normalised, on the model's device.
@@ -179,40 +172,40 @@ def _explain(
         What is shown, and what is answered in JSON.
     """
     with torch.inference_mode():
-        logits = asked.model(image[None])
+        logits = set_up.model(image[None])
         assert isinstance(logits, Tensor)
         logits = logits.float()
-    probs = (logits.sigmoid() if asked.several else logits.softmax(-1))[0].cpu()
+    probs = (logits.sigmoid() if set_up.multi_label else logits.softmax(-1))[0].cpu()
     order = probs.argsort(descending=True, stable=True).tolist()
-    row = asked.target
+    row = set_up.target
     if row is None:
-        row = next(each for each in order if each != asked.against)
-    question = Question(row, asked.against, asked.several)
-    activation = activation_map(asked.model, image, question)
+        row = next(each for each in order if each != set_up.against)
+    question = Question(row, set_up.against, set_up.multi_label)
+    activation = activation_map(set_up.model, image, question)
     heat = enlarge(activation.map, (pixels.shape[1], pixels.shape[2]))
     covered = occlusion_map(
-        asked.model,
+        set_up.model,
         image,
         question,
-        patch=asked.patch,
-        step=asked.step,
-        batch_size=asked.batch_size,
+        patch=set_up.patch,
+        step=set_up.step,
+        batch_size=set_up.batch_size,
     )
-    title, prob = asked.names[row], float(probs[row])
-    why = title if asked.against is None else f"{title}, not {asked.names[asked.against]}"
-    what = "logit" if asked.against is None else "difference of the logits"
+    title, prob = set_up.names[row], float(probs[row])
+    why = title if set_up.against is None else f"{title}, not {set_up.names[set_up.against]}"
+    what = "logit" if set_up.against is None else "difference of the logits"
     mean = activation.logit - activation.offset
     shown = ExplainedImage(
         plain(Path(name).name),
         f"Why {why}?",
         f"{title} {prob:.1%}",
-        [(asked.names[each], float(probs[each])) for each in order[:VOTES]],
+        [(set_up.names[each], float(probs[each])) for each in order[:VOTES]],
         to_picture(pixels),
         heat_picture(pixels, heat),
         f"{what} {activation.logit:.2f} = {activation.offset:.2f} + mean of the map {mean:.2f}; "
         f"strongest {_strongest(activation.map):+.2f}",
         heat_picture(pixels, covered),
-        f"squares of {asked.patch} px; the log odds change by up to {_strongest(covered):+.2f}",
+        f"squares of {set_up.patch} px; the log odds change by up to {_strongest(covered):+.2f}",
     )
     answer = {
         "image": name,

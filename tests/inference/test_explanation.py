@@ -88,11 +88,11 @@ def test_odds_are_those_of_the_probabilities() -> None:
     logits = torch.randn(5, CLASSES, dtype=torch.float64)
     softmax, sigmoid = logits.softmax(1), logits.sigmoid()
     p = softmax[:, 1]
-    torch.testing.assert_close(Question(1).odds(logits), (p / (1 - p)).log())
-    torch.testing.assert_close(Question(1, against=3).odds(logits), (p / softmax[:, 3]).log())
+    torch.testing.assert_close(Question(1).log_odds(logits), (p / (1 - p)).log())
+    torch.testing.assert_close(Question(1, against=3).log_odds(logits), (p / softmax[:, 3]).log())
     p = sigmoid[:, 1]
-    torch.testing.assert_close(Question(1, several=True).odds(logits), (p / (1 - p)).log())
-    assert torch.equal(Question(0).odds(logits[:, :1]), logits[:, 0])
+    torch.testing.assert_close(Question(1, multi_label=True).log_odds(logits), (p / (1 - p)).log())
+    assert torch.equal(Question(0).log_odds(logits[:, :1]), logits[:, 0])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from convnextv2.data.folders import files
 from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.inference.object_predictions import ObjectFolder, above, picture_names
+from convnextv2.inference.object_predictions import ObjectFolder, above
 
 
 def found(index: int = 0) -> FoundObjects:
@@ -36,10 +36,6 @@ def source(tmp_path: Path) -> Source:
 def test_objects_below_a_threshold_are_left_out() -> None:
     few = above(found(), 0.5)
     assert few.scores.tolist() == [0.9] and few.masks is not None and len(few.masks) == 1
-
-
-def test_images_of_one_name_get_numbers() -> None:
-    assert picture_names(["a/x.jpg", "b/x.png", "y.webp"]) == ["x.png", "x-2.png", "y.png"]
 
 
 def test_pictures_and_json_of_a_folder(tmp_path: Path, source: Source) -> None:
