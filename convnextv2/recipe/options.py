@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from convnextv2.console import answering
 from convnextv2.errors import RecipeError
+from convnextv2.recipe.given import did_you_mean
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
@@ -358,17 +358,12 @@ def _arguments(options: type[Options]) -> str:
 
 
 def _near(value: Any, one: Option) -> str:
-    words = (
-        [word for word in one.takes.removeprefix("one of ").split(", ")]
-        if "one of" in one.takes
-        else []
-    )
-    near = get_close_matches(str(value), words, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    if "one of" not in one.takes:
+        return ""
+    return did_you_mean(str(value), one.takes.removeprefix("one of ").split(", "))
 
 
 def _unknown(options: type[Options], name: str, value: Any) -> str:
     names = [*(one.name for one in own_options(options)), *options.knobs]
-    near = get_close_matches(name, names, n=1)
-    remedy = f"Did you mean '{near[0]}'?" if near else f"See: convnextv2 {options.command} --help"
-    return f"{name} = {show(value)}: {options.command} has no such option. {remedy}"
+    remedy = did_you_mean(name, names) or f" See: convnextv2 {options.command} --help"
+    return f"{name} = {show(value)}: {options.command} has no such option.{remedy}"

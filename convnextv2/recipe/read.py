@@ -104,19 +104,14 @@ def read_recipe(
 
     notes = [habits.defaults_line(origin, foreign, given, defaults)] if like_mindcv else []
     notes += _auto_notes(recipe, given)
-    for name, item in given.items():
-        # A knob without effect is not reported if it has its default; every line of a MindCV recipe
-        # gets an answer.
-        is_told = is_of_a_run and item.source == origin
-        if not is_told and (like_mindcv or getattr(recipe, name) != default_of(name)):
-            idle += [Idle(item.key, why) for is_idle, why in idle_of(name) if is_idle(recipe)]
-    learns = verb in ("train", "pretrain", "plan")
-    if verb and uses is not None and not learns and recipe.batch_size == "auto":
-        notes.append("batch_size auto: the default here, since only training looks for what fits.")
+    if uses is not None:
+        notes += _batch_notes(recipe, verb)
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
         notes.append(
             "loss asl_single_label: a mixed image counts for the class of its larger part."
         )
+    new = [item for item in given.items() if not (is_of_a_run and item[1].source == origin)]
+    idle += _idle_knobs(recipe, dict(new), even_defaults=like_mindcv)
     return recipe, notes + _idle_notes(idle)
 
 
@@ -165,6 +160,32 @@ def _auto_notes(recipe: Recipe, given: Mapping[str, Given]) -> list[str]:
         f"{item.key} {item.value}: {keys.AUTO[item.key]}."
         for name, item in given.items()
         if getattr(recipe, name) == "auto" and item.key in keys.AUTO
+    ]
+
+
+def _batch_notes(recipe: Recipe, verb: str) -> list[str]:
+    """Say what batch_size auto means for a verb that does not look for what fits."""
+    looks = verb in ("", "train", "pretrain", "plan")
+    if looks or recipe.batch_size != "auto":
+        return []
+    return ["batch_size auto: the default here, since only training looks for what fits."]
+
+
+def _idle_knobs(recipe: Recipe, given: Mapping[str, Given], *, even_defaults: bool) -> list[Idle]:
+    """Find the knobs that were given and have no effect under the other values of the recipe.
+
+    Args:
+        recipe: The recipe.
+        given: The knobs that were given.
+        even_defaults: Whether those that have their default count too, as every line of a MindCV
+            recipe gets an answer.
+    """
+    return [
+        Idle(item.key, why)
+        for name, item in given.items()
+        if even_defaults or getattr(recipe, name) != default_of(name)
+        for is_idle, why in idle_of(name)
+        if is_idle(recipe)
     ]
 
 

@@ -62,6 +62,8 @@ class Option:
             return "space"  # the blank itself, which is elsewhere an empty value
         if self.kind is str and self.default == "" and is_empty(value):
             return ""
+        if self.default == () and (is_empty(value) or value in ([], ())):
+            return ()
         converted = convert(self.kind, value)
         if isinstance(converted, int | float) and not all(
             holds(converted, limit) for _, holds, limit in self.bounds

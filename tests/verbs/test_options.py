@@ -177,6 +177,16 @@ def test_all_mistakes_of_own_options_and_knobs_come_together(capsys):
     )
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_default_may_be_given(verb):
+    options = VERBS[verb]
+    own = {one.name: one.default for one in own_options(options) if one.default is not REQUIRED}
+    read = options.read(needed(verb) | own)
+    for name, default in own.items():
+        found = getattr(read, name)
+        assert (tuple(found) if isinstance(found, list) else found) == default
+
+
 PATHS = [
     (verb, one)
     for verb, one in EVERY
