@@ -103,13 +103,15 @@ def _first_images(task: Previewed, place: Place) -> Iterator[Shown]:
         step += 1
 
 
-def describe_targets(targets: Tensor, class_names: Sequence[str], *, several: bool) -> list[str]:
+def describe_targets(
+    targets: Tensor, class_names: Sequence[str], *, multi_label: bool
+) -> list[str]:
     """Write the classes of images in words, of mixed ones with their shares.
 
     Args:
         targets: int64 (N,), or shares (N, K), of which negative ones are unknown.
         class_names: The classes.
-        several: Whether an image may have any number of classes.
+        multi_label: Whether an image may have any number of classes.
     """
     if targets.dim() == 1:
         return [class_names[k] if k >= 0 else "no label" for k in targets.tolist()]
@@ -118,7 +120,7 @@ def describe_targets(targets: Tensor, class_names: Sequence[str], *, several: bo
         named = [(share, class_names[k]) for k, share in enumerate(shares) if share > _MIN_SHARE]
         named.sort(key=lambda each: -each[0])
         words = [name if share > 1 - _MIN_SHARE else f"{name} {share:.0%}" for share, name in named]
-        lines.append((", " if several else " + ").join(words) or "none")
+        lines.append((", " if multi_label else " + ").join(words) or "none")
     return lines
 
 

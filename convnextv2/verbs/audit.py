@@ -75,14 +75,12 @@ def audit(options: AuditOptions) -> AuditReport:
         batch_size=recipe.images_per_batch(),
         max_pixels=recipe.max_image_pixels,
     )
-    findings = [
+    findings = _sorted(
         *_unreadable(images, looks),
         *copy_findings(images, looks, copies),
         *odd_images(images, looks),
         *wrong_labels,
-    ]
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    findings.sort(key=lambda finding: (order[finding.kind], -(finding.score or 0)))
+    )
     with locked(out) as note:
         if note:
             say(note)
@@ -130,6 +128,12 @@ def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:
         for i, look in enumerate(looks)
         if look.error
     ]
+
+
+def _sorted(*findings: Finding) -> list[Finding]:
+    """Sort findings by their kinds, those of one kind by their scores, the highest first."""
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    return sorted(findings, key=lambda finding: (order[finding.kind], -(finding.score or 0)))
 
 
 def _lines(report: AuditReport) -> list[str]:

@@ -33,6 +33,7 @@ from convnextv2.verbs.detect import detect
 from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.verbs.remote import described, predict_by_server
 from convnextv2.verbs.segment import segment
+from convnextv2.weights.description import DENSE_KINDS
 from convnextv2.weights.opened import Weights
 
 
@@ -61,35 +62,22 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     opened = None if options.server else _open(options.run)
     remote = described(options) if options.server else {}
     kind = remote.get("kind", "") if opened is None else opened.description.kind
-    writes_folder = kind in ("segmentation", "detection")
-    out = Path(options.out) if options.out and not writes_folder else None
-    if out is not None:
-        check_prediction_file(out)
+    file, folder = None, None
+    if options.out and kind in DENSE_KINDS:
+        folder = Path(options.out)
+        _check_folder(folder, options, kind, opened)
     elif options.out:
-        check_folder(Path(options.out), kind)
-        check_unread(Path(options.out), options.images)
-        if isinstance(opened, Weights):
-            check_outside_data(options.out, recipe_of(opened.path))
+        file = Path(options.out)
+        check_prediction_file(file)
     for note in notes:
         print(note, file=sys.stderr)
     failures: dict[str, str] = {}
-    if options.server:
+    if opened is None:
         found = predict_by_server(options, recipe, remote, failures.__setitem__)
-    elif opened is not None and kind == "segmentation":
-        found = segment(opened, options, recipe, failures.__setitem__)
-    elif opened is not None and kind == "detection":
-        found = detect(opened, options, recipe, failures.__setitem__)
     else:
-        found = classify(
-            opened or options.run,
-            options.images,
-            recipe,
-            top_k=options.top_k,
-            prior=options.prior,
-            on_bad=failures.__setitem__,
-        )
+        found = _predict_here(opened, options, recipe, failures.__setitem__)
     results = []
-    with locked(Path(options.out)) if options.out and out is None else nullcontext("") as unlocked:
+    with nullcontext("") if folder is None else locked(folder) as unlocked:
         if unlocked:
             print(unlocked, file=sys.stderr)
         for result in found:
@@ -97,9 +85,9 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
             _show(result, options.json)
     for name, why in failures.items():
         print(f"{plain(name)}: {plain(why)} Skipped.", file=sys.stderr)
-    if out is not None:
-        write_predictions(out, results, failures)
-        print(f"Predictions: {out}", file=sys.stderr)
+    if file is not None:
+        write_predictions(file, results, failures)
+        print(f"Predictions: {file}", file=sys.stderr)
     if failures and not results:
         raise DataError(f"None of the {len(failures)} images can be read.")
     return results
@@ -107,6 +95,32 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
 
 def _open(run: str | Path) -> Weights | Artifact:
     return open_artifact(run) if is_artifact(run) else open_run_weights(find_weights(run))
+
+
+def _check_folder(
+    folder: Path, options: PredictOptions, kind: str, opened: Weights | Artifact | None
+) -> None:
+    """Check that a folder may be written, and that nothing in it will be read as an image."""
+    check_folder(folder, kind)
+    check_unread(folder, options.images)
+    if isinstance(opened, Weights):
+        check_outside_data(folder, recipe_of(opened.path))
+
+
+def _predict_here(
+    opened: Weights | Artifact,
+    options: PredictOptions,
+    recipe: Recipe,
+    on_bad: Callable[[str, str], object],
+) -> Iterator[dict[str, Any]]:
+    """Predict on this machine, by the kind of the model."""
+    if opened.description.kind == "segmentation":
+        return segment(opened, options, recipe, on_bad)
+    if opened.description.kind == "detection":
+        return detect(opened, options, recipe, on_bad)
+    return classify(
+        opened, options.images, recipe, top_k=options.top_k, prior=options.prior, on_bad=on_bad
+    )
 
 
 def classify(

@@ -62,15 +62,9 @@ class Dense:
                 f"image_size = {recipe.image_size}: the network needs at least "
                 f"{encoder.total_stride} px a side. Use a larger one, or a smaller stem_stride."
             )
-        image_shape = recipe.in_channels, *self._preprocessing.image_size
-
-        def trial(model: nn.Module, images: int) -> Tensor:
-            """Run blank images, so that `settle_batch` finds out what a step takes."""
-            device = next(model.parameters()).device
-            return goal.trial(model, torch.zeros(images, *image_shape, device=device), recipe)
-
+        self.recipe = recipe  # `_trial` reads it
         self.recipe = settle_batch(
-            recipe, self.model, trial, self._place, self.depths, images=len(source)
+            recipe, self.model, self._trial, self._place, self.depths, images=len(source)
         )
         self._normalise = build_batch_transform(self.recipe, num_classes=0).normalise
         self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
@@ -93,6 +87,12 @@ class Dense:
         )
         self.best_description = self.description
         self.score = goal.score if is_watched else None
+
+    def _trial(self, model: nn.Module, images: int) -> Tensor:
+        """Run blank images, so that `settle_batch` finds out what a step takes."""
+        shape = images, self.recipe.in_channels, *self._preprocessing.image_size
+        blank = torch.zeros(shape, device=next(model.parameters()).device)
+        return self._goal.trial(model, blank, self.recipe)
 
     @property
     def is_validated(self) -> bool:

@@ -61,12 +61,7 @@ class Supervised:
         if line := scratch_line(start.way, len(source)):
             say(line)
         classes = source.class_names
-        self._num_classes = recipe.num_classes or len(classes)
-        if self._num_classes < len(classes):
-            raise RecipeError(
-                f"num_classes = {self._num_classes}: the training images have {len(classes)} "
-                "classes. Use that, or leave it out."
-            )
+        self._num_classes = count_rows(recipe, classes)
         self.model = self._build_model(recipe, goal.initial_bias(recipe, source))
         self.depths = self.model.depths
         class_names = name_rows(classes, self._num_classes)
@@ -79,20 +74,10 @@ class Supervised:
             teacher = open_teacher(recipe.teacher, self._place.device, preprocessing)
             self._lessons = build_lessons(recipe, teacher, self.model, classes, preprocessing)
         provenance = with_teacher(provenance, teacher, start)
-        copies = max(1, recipe.aug_splits)
-        image_shape = recipe.in_channels, *preprocessing.image_size
-
-        def trial(model: nn.Module, images: int) -> Tensor:
-            """Run blank images, so that `settle_batch` finds out what a step takes."""
-            device = next(model.parameters()).device
-            blank = torch.zeros(images * copies, *image_shape, device=device)
-            if self._lessons is not None:
-                return self._lessons.loss(model, blank, Tensor.sum)
-            total: Tensor = model(blank).sum()
-            return total
-
+        self._versions = max(1, recipe.aug_splits)
+        self._image_shape = recipe.in_channels, *preprocessing.image_size
         self.recipe = recipe = settle_batch(
-            recipe, self.model, trial, self._place, self.depths, images=len(source)
+            recipe, self.model, self._trial, self._place, self.depths, images=len(source)
         )
         self._to_images = build_batch_transform(recipe, self._num_classes)
         criterion = goal.criterion(
@@ -128,6 +113,15 @@ class Supervised:
             with torch.no_grad():
                 model.head.bias[: len(bias)] = bias
         return model
+
+    def _trial(self, model: nn.Module, images: int) -> Tensor:
+        """Run blank images, so that `settle_batch` finds out what a step takes."""
+        device = next(model.parameters()).device
+        blank = torch.zeros(images * self._versions, *self._image_shape, device=device)
+        if self._lessons is not None:
+            return self._lessons.loss(model, blank, Tensor.sum)
+        total: Tensor = model(blank).sum()
+        return total
 
     @property
     def is_validated(self) -> bool:
@@ -176,11 +170,12 @@ class Supervised:
         transform = self._to_images
         pixels = to_pixels(images, transform.mean, transform.std).cpu()
         titles = describe_targets(
-            targets, self.description.class_names, several=self.description.kind == "multi_label"
+            targets,
+            self.description.class_names,
+            multi_label=self.description.kind == "multi_label",
         )
         # Versions of one image have one label; images without labels come last.
-        versions = max(1, transform.splits)
-        titles += ["no label"] * (len(pixels) // versions - len(titles))
+        titles += ["no label"] * (len(pixels) // self._versions - len(titles))
         return [Shown(coloured(each), titles[i % len(titles)]) for i, each in enumerate(pixels)]
 
     def size(self, batch: Batch) -> int:
@@ -217,6 +212,25 @@ def part_of(batch: Batch, chosen: Tensor) -> Batch:
     # The pixels are taken as they lie in memory, channels last.
     pixels = batch.pixels.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
     return Batch(pixels, batch.targets[chosen].clamp(min=0), batch.indices[chosen])
+
+
+def count_rows(recipe: Recipe, classes: Sequence[str]) -> int:
+    """Return the number of rows of a head.
+
+    Args:
+        recipe: The recipe, which may name a number.
+        classes: The classes of the training images.
+
+    Raises:
+        RecipeError: The recipe names fewer rows than there are classes.
+    """
+    rows = recipe.num_classes or len(classes)
+    if rows < len(classes):
+        raise RecipeError(
+            f"num_classes = {rows}: the training images have {len(classes)} classes. Use that, or "
+            "leave it out."
+        )
+    return rows
 
 
 def name_rows(classes: Sequence[str], rows: int) -> list[str]:
