@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from convnextv2.inference.detector import ObjectFinder, padded
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
 from convnextv2.tasks.dense.evidence import Evidence
+from convnextv2.tasks.detection.measure import box_iou
 
 LARGEST_SHIFT_PX = 0.1
 """The largest shift of a side of a box, in pixels of the image."""
@@ -113,15 +115,7 @@ def same_objects(reference: FoundObjects, exported: FoundObjects) -> list[tuple[
     """
     pairs, free = [], np.ones(len(exported.scores), bool)
     for i, box in enumerate(reference.boxes):
-        low, high = (
-            np.maximum(box[:2], exported.boxes[:, :2]),
-            np.minimum(box[2:], exported.boxes[:, 2:]),
-        )
-        common = np.prod(np.clip(high - low, 0, None), axis=1)
-        areas = np.prod(exported.boxes[:, 2:] - exported.boxes[:, :2], axis=1) + np.prod(
-            box[2:] - box[:2]
-        )
-        iou = common / np.maximum(areas - common, 1e-12)
+        iou = box_iou(box, exported.boxes)
         iou[~free | (exported.labels != reference.labels[i])] = 0
         best = int(iou.argmax()) if len(iou) else -1
         if best >= 0 and iou[best] >= _SAME_FROM:
@@ -154,10 +148,13 @@ def _precisions(
         ).figures()
         for found in zip(*pairs, strict=True)
     )
-    told: dict[str, Any] = {"images": len(pairs)}
+    precisions: dict[str, Any] = {"images": len(pairs)}
     for name in pytorch:
-        told[f"pytorch_{name}"], told[f"artifact_{name}"] = pytorch[name], artifact[name]
-    return {key: None if value != value else value for key, value in told.items()}
+        precisions |= {f"pytorch_{name}": pytorch[name], f"artifact_{name}": artifact[name]}
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in precisions.items()
+    }
 
 
 def _speeds(

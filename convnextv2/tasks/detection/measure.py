@@ -35,6 +35,8 @@ SHOWN_FROM = 0.5
 """The least score of the detections that a report shows, and counts as right or wrong."""
 _MATCHED_FROM = 0.5
 """The least IoU at which a detection of a report counts as the object."""
+_LEAST_AREA = 1e-12
+"""Stands for an area of 0, by which nothing can be divided."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def match_objects(objects: Objects, found: FoundObjects) -> Matches:
     for row in shown.tolist():
         box = found.boxes[row]
         same = objects.labels == found.labels[row]
-        overlaps = np.where(same & free, _iou(box, objects.boxes), 0.0)
+        overlaps = np.where(same & free, box_iou(box, objects.boxes), 0.0)
         best = int(overlaps.argmax()) if len(overlaps) else -1
         if best >= 0 and overlaps[best] >= _MATCHED_FROM:
             free[best] = False
@@ -200,19 +202,31 @@ def match_objects(objects: Objects, found: FoundObjects) -> Matches:
     )
 
 
-def _common(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _common_area(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the area that each of some boxes has in common with one box."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     area: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=1)
     return area
 
 
-def _iou(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    common = _common(box, boxes)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    iou: NDArray[np.float64] = common / (np.prod(box[2:] - box[:2]) + areas - common)
+def box_iou(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the IoU of a box with each of some boxes.
+
+    Args:
+        box: float64 (4,): x0, y0, x1 and y1.
+        boxes: float64 (N, 4).
+
+    Returns:
+        float64 (N,); 0 for two boxes without an area.
+    """
+    common = _common_area(box, boxes)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    iou: NDArray[np.float64] = common / np.maximum(areas - common, _LEAST_AREA)
     return iou
 
 
 def _inside(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    share: NDArray[np.float64] = _common(box, boxes) / np.prod(box[2:] - box[:2])
+    """Compute the share of a box that lies in each of some boxes."""
+    area = max(float(np.prod(box[2:] - box[:2])), _LEAST_AREA)
+    share: NDArray[np.float64] = _common_area(box, boxes) / area
     return share

@@ -11,6 +11,7 @@ from torch import Tensor
 from convnextv2.data.dense.objects_geometry import ObjectTarget
 from convnextv2.data.dense.rle import Rle, encode_within
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
+from convnextv2.tasks.preview import coloured
 
 
 def draw_target(pixels: Tensor, target: ObjectTarget, class_names: Sequence[str]) -> Image.Image:
@@ -27,8 +28,7 @@ def draw_target(pixels: Tensor, target: ObjectTarget, class_names: Sequence[str]
         mask = _mask(target, k, (height, width)) if "mask_places" in target else None
         box = target["boxes"][k].double().numpy()
         objects.append(DrawnObject(box, class_names[label], colour_of(label), mask))
-    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(coloured(pixels).permute(1, 2, 0).contiguous().numpy())
     return draw_objects(picture, objects)
 
 
