@@ -127,8 +127,8 @@ class SideChannel:
             result.append(action())
         except Exception as error:
             failure = error
-        told = None if failure is None else (getattr(failure, "errno", None), str(failure))
-        failures = self.gather(told)
+        report = None if failure is None else (getattr(failure, "errno", None), str(failure))
+        failures = self.gather(report)
         if failure is not None:
             raise failure
         for rank, found in enumerate(failures):

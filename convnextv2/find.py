@@ -85,7 +85,7 @@ def recipe_of(weights: Path) -> Recipe | None:
     """Read the recipe of the run that a weights file belongs to; None if it lies in none.
 
     Its data are absolute paths, since they counted from the folder in which the run was started. If
-    this folder cannot be told, relative ones are left empty.
+    that folder is unknown, relative ones are left empty.
     """
     run = run_of(weights)
     if run is None:
@@ -130,17 +130,17 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None
     if library_of(opened.origin.format) == "mindcv" and beside and beside.is_file():
-        told = read_model_json(beside)
+        stated = read_model_json(beside)
         same = all(
-            told.arguments.get(name) == opened.description.arguments[name]
+            stated.arguments.get(name) == opened.description.arguments[name]
             for name in ("depths", "dims", "num_classes")
         )
-        if same and told.preprocessing:
+        if same and stated.preprocessing:
             known = replace(
                 opened.description,
-                class_names=told.class_names,
-                preprocessing=told.preprocessing,
-                balance=told.balance,
+                class_names=stated.class_names,
+                preprocessing=stated.preprocessing,
+                balance=stated.balance,
             )
             return replace(opened, description=known)
     return opened

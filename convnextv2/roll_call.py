@@ -87,8 +87,8 @@ class RollCall:
                 code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
                 if isinstance(reason, KeyboardInterrupt):  # stopped as asked
                     code = GO_ON_LATER
-                told = [str(reason) or type(reason).__name__, code]
-                self._store.set(f"failed/{self.rank}", json.dumps(told))
+                text = str(reason) or type(reason).__name__
+                self._store.set(f"failed/{self.rank}", json.dumps([text, code]))
             self._store.set(f"left/{self.rank}", "")
 
     def wait_for_readers(self) -> None:

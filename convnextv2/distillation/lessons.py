@@ -122,18 +122,18 @@ def build_lessons(
     """
     for line in teacher.lines:
         say(line)
-    rows, told = teacher_rows(
+    rows, why = teacher_rows(
         teacher, classes, recipe.class_order, may_guess=recipe.distill != "auto"
     )
     if rows is not None and student.num_classes != len(classes):
         rows = None
-        told = f"num_classes = {student.num_classes}: soft labels need a class for every row"
+        why = f"num_classes = {student.num_classes}: soft labels need a class for every row"
     kind = recipe.distill
     if kind == "auto":
         kind = "features" if rows is None else "soft"
     if kind != "features" and rows is None:
         raise RecipeError(
-            f"distill = {kind}: {teacher.name}: {told}. Use distill features, which needs no "
+            f"distill = {kind}: {teacher.name}: {why}. Use distill features, which needs no "
             "classes, or a teacher of the same classes."
         )
     soft, features = kind != "features", kind != "soft"
@@ -150,7 +150,7 @@ def build_lessons(
     if features:
         student.projection = nn.Linear(student.dims[-1], teacher.width).apply(init_weights)
     what = {"soft": "soft labels", "features": "features", "both": "soft labels and features"}
-    say(f"The teacher gives {what[kind]} ({told}). Labels count {task_weight:g}.")
+    say(f"The teacher gives {what[kind]} ({why}). Labels count {task_weight:g}.")
     return Lessons(
         teacher,
         preprocessing,

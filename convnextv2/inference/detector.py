@@ -18,7 +18,6 @@ from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.model.detector import Detector
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -111,11 +110,14 @@ def open_finder(weights: Weights, *, device: str = "auto", precision: str = "aut
     description = weights.description
     model = restore(weights)
     if not isinstance(model, Detector):
-        raise CheckpointError(f"{weights.path}: is not a detector, but a {description.kind}.")
+        raise CheckpointError(
+            f"{weights.path}: is {description.noun}, which finds no objects. Train a detector "
+            "with: convnextv2 train --task detection."
+        )
     chosen = choose_device(device)
     return ObjectFinder(
         model,
-        ObjectEvalTransform(Preprocessing.read(description.preprocessing)),
+        ObjectEvalTransform(weights.preprocessing),
         list(description.class_names),
         chosen,
         choose_precision(precision, chosen),

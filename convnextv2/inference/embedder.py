@@ -16,14 +16,13 @@ from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.graph import Graph
 from convnextv2.device import choose_device, choose_precision
-from convnextv2.errors import ArtifactError, CheckpointError
+from convnextv2.errors import ArtifactError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.inference.scorer import run_artifact
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.upernet import Segmentor
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -71,14 +70,9 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Embedder
     model, description = restore(opened), opened.description
     encoder = model.encoder if isinstance(model, FCMAE | Segmentor | Detector) else model
     assert isinstance(encoder, ConvNeXtV2)
-    if not description.preprocessing:
-        raise CheckpointError(
-            f"{opened.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
+    transform = EvalTransform(opened.preprocessing)
     device = choose_device(device_name)
     dtype = choose_precision(precision, device)
-    transform = EvalTransform(Preprocessing.read(description.preprocessing))
     encoder = encoder.to(device).eval()
     graph = None if encoder.norm is None else Graph(encoder, "features")
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise

@@ -111,8 +111,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         cells = [value for one in row["predictions"] for value in (one["class"], one["prob"])]
         cells += [""] * (2 * most - len(cells))
         if more:
-            told = "|".join(row.get("possible", ())), row.get("foreign", "")
-            cells += [*told, row.get("foreignness", "")]
+            cells.append("|".join(row.get("possible", ())))
+            cells += [row.get(name, "") for name in _UNKNOWN[1:]]
         table.append([row["image"], *cells, row.get("error", "")])
     return table
 

@@ -12,7 +12,6 @@ from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.evaluation.gallery import grey_out, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -33,7 +32,7 @@ class Reconstructor:
         model = restore(weights)
         assert isinstance(model, FCMAE)
         self.model = model.eval()
-        self.transform = EvalTransform(Preprocessing.read(weights.description.preprocessing))
+        self.transform = EvalTransform(weights.preprocessing)
         self.sha256, self.notes = weights.origin.sha256, weights.lines()
 
     def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:

@@ -32,7 +32,6 @@ from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.prior import Prior
 from convnextv2.weights.class_names import distinct
 from convnextv2.weights.description import Description
@@ -225,14 +224,10 @@ def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prio
             f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train "
             f"--init {path}, or see convnextv2 reconstruct."
         )
-    if not description.preprocessing:
-        raise CheckpointError(
-            f"{path}: does not say how its images are prepared. Write it with its preprocessing."
-        )
+    transform = EvalTransform(opened.preprocessing)
     description = use_prior(model, description, prior, str(path))
     device = choose_device(device_name)
     dtype = choose_precision(precision, device)
-    transform = EvalTransform(Preprocessing.read(description.preprocessing))
     thresholds = _thresholds(description.kind, description.thresholds, model.head.out_features)
     unknown, lines = _unknown_of(opened, model, prior)
     outputs: Outputs = "classifier" if thresholds is None else "multi_label"

@@ -329,18 +329,20 @@ def open_segmenter(
             f"{opened.path}: gives no class to pixels. Train a segmentor with: convnextv2 train "
             "--task segmentation."
         )
-    if not description.preprocessing:
-        raise CheckpointError(
-            f"{opened.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
-    chosen, run = choose_device(device), run_of(opened.path)
-    is_own = run is not None and run.recipe.task == "segmentation"
+    preprocessing = opened.preprocessing
+    chosen, own = choose_device(device), own_recipe(opened.path)
     return segmenter_of(
         model.to(chosen).eval(),
-        Preprocessing.read(description.preprocessing),
+        preprocessing,
         class_names=distinct(description.class_names or default_class_names(model.num_classes)),
         device=chosen,
         dtype=choose_precision(precision, chosen),
-        windows=Windows.of(run.recipe) if run is not None and is_own else None,
+        windows=None if own is None else Windows.of(own),
     )
+
+
+def own_recipe(weights: Path) -> Recipe | None:
+    """Return the recipe of the segmentor's run that weights lie in; None if they lie in none."""
+    run = run_of(weights)
+    recipe = None if run is None else run.recipe
+    return recipe if recipe is not None and recipe.task == "segmentation" else None

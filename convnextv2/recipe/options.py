@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from convnextv2.console import answering
 from convnextv2.errors import RecipeError
-from convnextv2.recipe.given import did_you_mean
+from convnextv2.recipe.given import COMMAND, Mistake, did_you_mean, report
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
@@ -152,7 +152,7 @@ class Options:
         elif mistakes or not (cls.takes_recipe and (own.get("config") or cls._uses(others))):
             read_recipe(others, verb=cls.command, uses=cls.knobs, mistakes=mistakes)
         if mistakes:
-            raise RecipeError("\n".join(mistakes))
+            raise RecipeError(report([Mistake(COMMAND, line) for line in mistakes]))
         return cls(**own, knob_values=others)
 
     @classmethod

@@ -16,12 +16,11 @@ from convnextv2.tasks.classification.measure import Measured, Views, evaluate_we
 from convnextv2.tasks.detection.measure import MeasuredObjects, evaluate_detector
 from convnextv2.tasks.multi_label.measure import MeasuredLabels, evaluate_labels
 from convnextv2.tasks.segmentation.measure import MeasuredMaps, evaluate_segmentor
+from convnextv2.weights.description import DENSE_KINDS
 from convnextv2.weights.opened import Weights
 
 AnyMeasured = Measured | MeasuredLabels | MeasuredMaps | MeasuredObjects
 AnyEvaluation = Evaluation | MultiLabelEvaluation | SegmentationEvaluation | DetectionEvaluation
-
-_DENSE = ("segmentation", "detection")
 
 
 def measure(
@@ -38,10 +37,10 @@ def measure(
             average over views.
     """
     kind = opened.description.kind
-    task = kind if kind in _DENSE else "classification"
+    task = kind if kind in DENSE_KINDS else "classification"
     if recipe.task != task and "task" in recipe.model_fields_set:
         raise RecipeError(f"task = {recipe.task}: {opened.path} is for {task}. Leave task out.")
-    if views != "none" and kind in (*_DENSE, "multi_label"):
+    if views != "none" and kind in (*DENSE_KINDS, "multi_label"):
         other = " Use test_scales and test_flip." if kind == "segmentation" else " Leave tta out."
         raise RecipeError(f"tta = {views}: is for classifiers of one class.{other}")
     if views == "scales" and isinstance(opened, Artifact):

@@ -76,10 +76,12 @@ def audit(options: AuditOptions) -> AuditReport:
         max_pixels=recipe.max_image_pixels,
     )
     findings = _sorted(
-        *_unreadable(images, looks),
-        *copy_findings(images, looks, copies),
-        *odd_images(images, looks),
-        *wrong_labels,
+        [
+            *_unreadable(images, looks),
+            *copy_findings(images, looks, copies),
+            *odd_images(images, looks),
+            *wrong_labels,
+        ]
     )
     with locked(out) as note:
         if note:
@@ -130,7 +132,7 @@ def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:
     ]
 
 
-def _sorted(*findings: Finding) -> list[Finding]:
+def _sorted(findings: Sequence[Finding]) -> list[Finding]:
     """Sort findings by their kinds, those of one kind by their scores, the highest first."""
     order = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: (order[finding.kind], -(finding.score or 0)))

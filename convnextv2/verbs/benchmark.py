@@ -283,7 +283,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             )
             table.add_row(*what, *figures)
     Console().print(table)
-    for model in {row["model"] for row in rows if row["work"] == "inference"}:
+    for model in dict.fromkeys(row["model"] for row in rows if row["work"] == "inference"):
         runs = [
             row
             for row in rows

@@ -70,10 +70,10 @@ def compare(options: CompareOptions) -> Path:
     candidates = [_open(path) for path in paths]
     kinds = {candidate.kind for candidate in candidates}
     if kinds not in ({"classifier"}, {"fcmae"}):
-        told = ", ".join(f"{each.path} ({each.kind})" for each in candidates)
+        listed = ", ".join(f"{each.path} ({each.kind})" for each in candidates)
         raise CheckpointError(
-            f"{told}: only classifiers of one class for each image, or only pre-training runs, can "
-            "be compared."
+            f"{listed}: only classifiers of one class for each image, or only pre-training runs, "
+            "can be compared. Leave the others out."
         )
     with joined(given.device, "off") as (place, more):
         for line in (*notes, *more):
@@ -84,9 +84,7 @@ def compare(options: CompareOptions) -> Path:
             models = _compare_pretraining(candidates)
         else:
             models, class_names, changed = _compare_classifiers(candidates, given, place)
-    title = " and ".join(Path(each.path).name for each in candidates[:3])
-    title += f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
-    write_page(page, build_comparison(title, models, class_names, changed))
+    write_page(page, build_comparison(_title(paths), models, class_names, changed))
     for line in _lines(models):
         say(line)
     say(f"Page: {page}")
@@ -171,6 +169,12 @@ def _cost(run: Run | None, measured: Measured | None) -> dict[str, str]:
         "Training, minutes": f"{seconds / 60:.1f}" if epochs else "–",
         "Images/s": f"{np.median(paces):.0f}" if paces else "–",
     }
+
+
+def _title(paths: Sequence[str]) -> str:
+    """Name the first three models, and say how many more there are."""
+    title = " and ".join(Path(path).resolve().name for path in paths[:3])
+    return title + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def _letter(index: int) -> str:

@@ -16,6 +16,7 @@ from convnextv2.text import plain
 from convnextv2.verbs.explain_data import explain_data
 from convnextv2.verbs.explain_images import explain_images
 from convnextv2.verbs.options.measuring import ExplainOptions
+from convnextv2.weights.description import DENSE_KINDS
 
 
 @takes(ExplainOptions)
@@ -44,18 +45,17 @@ def explain(options: ExplainOptions) -> Path:
     given, notes = options.recipe()
     choice.choose(given.kernels)
     opened = open_run_weights(find_weights(options.run))
-    kind = opened.description.kind
-    if kind in ("segmentation", "detection"):
+    if opened.description.kind in DENSE_KINDS:
         raise CheckpointError(
-            f"{opened.path}: is a {'segmentor' if kind == 'segmentation' else 'detector'}, whose "
-            "answer already says where it sees what. Give a classifier or a pre-training run."
+            f"{opened.path}: is {opened.description.noun}, whose answer already says where it sees "
+            "what. Give a classifier or a pre-training run."
         )
     for line in (*notes, *opened.lines()):
         say(line)
     explained = (explain_images if options.images else explain_data)(opened, options, given)
-    title = f"Explanations: {plain(Path(options.run).name)}"
+    title = f"Explanations: {plain(Path(options.run).resolve().name)}"
     sections = explained.sections
     write_page(page, build_page(title, summary=explained.summary, recipe={}, sections=sections))
     say(f"Page: {page}")
-    answer({"page": str(page), "weights": str(opened.path), **explained.told})
+    answer({"page": str(page), "weights": str(opened.path), **explained.answer})
     return page

@@ -55,12 +55,12 @@ class Explained(NamedTuple):
 
     Attributes:
         sections: The sections.
-        told: What is answered in JSON beside the page.
+        answer: The answer in JSON, beside the page and the weights.
         summary: Headline figures.
     """
 
     sections: list[Section]
-    told: dict[str, Any]
+    answer: dict[str, Any]
     summary: dict[str, str]
 
 
@@ -140,18 +140,18 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
         wrong = (seen.probs.argmax(1) != targets) & (targets >= 0)
     sections = [map_section(_map(seen, targets, wrong, names))]
     summary = {"images": f"{len(targets):,}"}
-    told: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     if model.names and validation is not None:
-        known = _Known(training.spread(MAX_EMBEDDINGS), rows)
-        known.seen = _see(model, known.source, recipe, "training image")
-        mistakes, told = _mistakes(opened, options, model, shown, seen, targets, known)
+        known = training.spread(MAX_EMBEDDINGS)
+        neighbours = _Known(known, rows, _see(model, known, recipe, "training image"))
+        mistakes, answers = _mistakes(opened, options, model, shown, seen, targets, neighbours)
         count, right = int(wrong.sum()), 1 - float(wrong.mean())
         sections.append(mistake_section(mistakes, count))
         summary |= {"accuracy": f"{right:.1%}", "mistakes": f"{count:,}"}
         say(f"{count:,} of {len(wrong):,} images are wrong ({right:.2%} right).")
     elif model.names:
         say("There are no validation images, so mistakes are not shown.")
-    return Explained(sections, {"images": [], "mistakes": told}, summary)
+    return Explained(sections, {"images": [], "mistakes": answers}, summary)
 
 
 def _map(
@@ -257,7 +257,7 @@ def _small(pixels: Tensor) -> Image.Image:
     return picture
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Known:
     """The training images, among which the nearest are looked for.
 
@@ -269,7 +269,7 @@ class _Known:
 
     source: Source
     rows: Sequence[int]
-    seen: _Seen | None = None
+    seen: _Seen
 
 
 def _mistakes(
@@ -291,7 +291,7 @@ def _mistakes(
     how, names = model.transform.preprocessing, model.names
     normalise = BatchTransform(how.mean, how.std).normalise
     shown: list[Mistake] = []
-    told: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for row in confident_mistakes(seen.probs, targets)[: options.mistakes].tolist():
         pixels = _prepared(model.transform, source, int(seen.indices[row]))
         if pixels is None:
@@ -300,7 +300,7 @@ def _mistakes(
         said, target = int(probs.argmax()), int(targets[row])
         activation = activation_map(network, normalise(pixels[None])[0], Question(said))
         heat = enlarge(activation.map, (pixels.shape[1], pixels.shape[2]))
-        near, near_told = _near(model, known, seen.embeddings[row], options.neighbours)
+        near, near_answers = _near(model, known, seen.embeddings[row], options.neighbours)
         best = np.argsort(-probs, kind="stable")[:VOTES].tolist()
         shown.append(
             Mistake(
@@ -313,35 +313,34 @@ def _mistakes(
                 near,
             )
         )
-        told.append(
+        answers.append(
             {
                 "image": name,
                 "target": names[target],
                 "answer": names[said],
                 "prob": float(probs[said]),
-                "nearest": near_told,
+                "nearest": near_answers,
             }
         )
-    return shown, told
+    return shown, answers
 
 
 def _near(
     model: _Model, known: _Known, embedding: NDArray[np.float32], count: int
 ) -> tuple[list[Near], list[dict[str, Any]]]:
     """Find the training images nearest to an embedding, as pictures and for JSON."""
-    assert known.seen is not None
-    shown, told = [], []
+    shown, answers = [], []
     order, similarity = nearest(known.seen.embeddings, embedding, count)
     for i, cosine in zip(order.tolist(), similarity.tolist(), strict=True):
         index, label = int(known.seen.indices[i]), int(known.seen.targets[i])
         file = known.source.names[index]
         called = model.names[known.rows[label]] if label >= 0 else "no label"
-        told.append({"image": file, "class": called, "similarity": cosine})
+        answers.append({"image": file, "class": called, "similarity": cosine})
         pixels = _prepared(model.transform, known.source, index)
         if pixels is not None:
             about = f"near: {cosine:.3f}, {plain(Path(file).name)}"
             shown.append(Near(to_picture(pixels), called, about))
-    return shown, told
+    return shown, answers
 
 
 def _prepared(transform: EvalTransform, source: Source, index: int) -> Tensor | None:

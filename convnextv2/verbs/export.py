@@ -37,9 +37,9 @@ from convnextv2.recipe.prior import Prior
 from convnextv2.run import Run
 from convnextv2.tasks.supervised.rows import labelled_images
 from convnextv2.text import typed
-from convnextv2.verbs.export_dense import DENSE, export_dense
+from convnextv2.verbs.export_dense import export_dense
 from convnextv2.verbs.options.weights import ExportOptions
-from convnextv2.weights.description import Description
+from convnextv2.weights.description import DENSE_KINDS, Description
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -132,7 +132,7 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     opened = open_run_weights(weights)
     for line in opened.lines():
         print(line)
-    if opened.description.kind in DENSE and options.outputs == "classifier":
+    if opened.description.kind in DENSE_KINDS and options.outputs == "classifier":
         return export_dense(options, recipe, opened, folder)
     check_format(options.format, options.precision, to_write=True)
     model, description = _exported(opened, options.prior)
@@ -203,18 +203,12 @@ def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
     If the model is not a classifier, its encoder is exported.
     """
     model, description = restore(opened), opened.description
+    how = opened.preprocessing.to_json()  # or an error, if the weights do not say
     if prior != "trained" and description.kind != "classifier":
         raise RecipeError(f"prior = {prior}: {opened.path} is not a classifier. Leave prior out.")
     if not isinstance(model, ConvNeXtV2):
         model = model.encoder  # the rest is for another task
-        description = Description(
-            "encoder", description.model, model.arguments, preprocessing=description.preprocessing
-        )
-    if not description.preprocessing:
-        raise ArtifactError(
-            f"{opened.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
+        description = Description("encoder", description.model, model.arguments, preprocessing=how)
     return model.eval(), use_prior(model, description, prior, str(opened.path))
 
 

@@ -20,12 +20,10 @@ from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError
 from convnextv2.evaluation.drawing import colour_of
 from convnextv2.evaluation.overlay import class_colours
-from convnextv2.find import run_of
 from convnextv2.inference.detector import ObjectFinder, open_finder
-from convnextv2.inference.segmenter import Windows
+from convnextv2.inference.segmenter import Windows, own_recipe
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.evidence import Evidence
 from convnextv2.tasks.detection.certificate import certify_detector
@@ -35,16 +33,13 @@ from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
-DENSE = ("segmentation", "detection")
-"""The kinds of weights that predict for the pixels or the objects of an image."""
-
 
 def check_dense(options: ExportOptions, kind: str) -> None:
     """Check that an artifact of this kind can be what is asked for.
 
     Args:
         options: The options of the verb.
-        kind: One of `DENSE`.
+        kind: One of `DENSE_KINDS`.
 
     Raises:
         RecipeError: An option is for classifiers only.
@@ -92,11 +87,6 @@ def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder
     """
     description = opened.description
     check_dense(options, description.kind)
-    if not description.preprocessing:
-        raise ArtifactError(
-            f"{opened.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
     facts = ModelFacts.of_weights(opened)
     source, origin = _images(opened, recipe, options.images)
     print(
@@ -119,11 +109,9 @@ def _segmentor(
     source: Source,
     origin: str,
 ) -> Artifact:
-    model, run = restore(opened), run_of(opened.path)
+    model, own = restore(opened), own_recipe(opened.path) or Recipe()
     assert isinstance(model, Segmentor)
     model.eval()
-    is_own = run is not None and run.recipe.task == "segmentation"
-    own = run.recipe if run is not None and is_own else Recipe()
     windows = Windows.of(own)
     more = SegmentorCard(
         palette=class_colours(model.num_classes).tolist(),
@@ -137,10 +125,7 @@ def _segmentor(
     size = None
     if not options.dynamic_size:
         stride = model.encoder.total_stride
-        height, width = (
-            -(-side // stride) * stride
-            for side in Preprocessing.read(facts.preprocessing).image_size
-        )
+        height, width = (-(-side // stride) * stride for side in opened.preprocessing.image_size)
         size = height, width
         if not windows.slide:
             print(

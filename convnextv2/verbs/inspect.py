@@ -97,8 +97,8 @@ def _image_rows(description: Description) -> list[tuple[str, str]]:
     rows = [("images", f"{size} px, {way}")]
     if how.get("value_range"):
         low, high = how["value_range"]
-        told = f"{low:g} to {high:g} become black to white in files of more than 8 bits"
-        rows.append(("value range", told))
+        stretched = f"{low:g} to {high:g} become black to white in files of more than 8 bits"
+        rows.append(("value range", stretched))
     return rows
 
 
@@ -116,8 +116,8 @@ def _state_rows(opened: Weights) -> list[tuple[str, str]]:
         low, high = min(description.thresholds), max(description.thresholds)
         rows.append(("thresholds", f"{low:.4g} to {high:.4g}"))
     if description.training:
-        told = [f"{name} {_short(value)}" for name, value in description.training.items()]
-        rows.append(("training", ", ".join(told)))
+        figures = [f"{name} {_short(value)}" for name, value in description.training.items()]
+        rows.append(("training", ", ".join(figures)))
     if balance := description.balance:
         counts = [count for count in balance["class_counts"] if count]
         done = balance["done"] or "nothing"
@@ -137,18 +137,17 @@ def _origin_rows(opened: Weights) -> list[tuple[str, str]]:
     for name, why in opened.left_out:
         groups.setdefault(why, []).append(name)
     rows = [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
-    told, is_ours = opened.description.provenance, opened.origin.format == OURS
-    if not is_ours and "source_format" in told:
-        rows.append(
-            ("made from", f"{told['source_format']}, sha256 {told.get('source_sha256', 'unknown')}")
-        )
-    elif is_ours and "format" in told:
-        rows.append(("made from", f"{told['format']}, sha256 {told.get('sha256', 'unknown')}"))
+    stated, prefix = opened.description.provenance, ""
+    if opened.origin.format != OURS:
+        prefix = "source_"
+    if f"{prefix}format" in stated:
+        sha256 = stated.get(f"{prefix}sha256", "unknown")
+        rows.append(("made from", f"{stated[f'{prefix}format']}, sha256 {sha256}"))
     for label, key, named in (
         ("started from", "init", "format"),
         ("learned from", "teacher", "model"),
     ):
-        if other := told.get(key):
+        if other := stated.get(key):
             who = other.get(named, "unknown"), other.get("sha256", "unknown")
             rows.append((label, f"{who[0]}, sha256 {who[1]}"))
     return rows

@@ -62,7 +62,8 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     opened = None if options.server else _open(options.run)
     remote = described(options) if options.server else {}
     kind = remote.get("kind", "") if opened is None else opened.description.kind
-    file, folder = None, None
+    file: Path | None = None
+    folder: Path | None = None
     if options.out and kind in DENSE_KINDS:
         folder = Path(options.out)
         _check_folder(folder, options, kind, opened)

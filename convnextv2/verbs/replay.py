@@ -99,8 +99,8 @@ def replay(options: ReplayOptions) -> list[Replayed]:
         images = [image for part in kept for image in measured.images(part)]
         images.sort(key=lambda image: (image.is_finite, -image.loss, -image.gradient_norm))
     _show(opened, images, number)
-    told = ("name", "target", "loss", "gradient_norm")
-    answer([{name: getattr(image, name) for name in told} for image in images])
+    keys = ("name", "target", "loss", "gradient_norm")
+    answer([{key: getattr(image, key) for key in keys} for image in images])
     return images
 
 

@@ -117,8 +117,8 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         recipe, way = decide(recipe, path)
         recipe, weights, inferred = prepare(recipe, path, way)
         with joined(recipe.device, "off", timeout_s=recipe.rank_timeout_s) as (place, more):
-            told = *notes, *inferred, *more, *_notes(options.command, recipe)
-            for note in (*told, *_kernels(recipe.kernels, place)):
+            notes += [*inferred, *more, *_notes(options.command, recipe)]
+            for note in (*notes, *_kernels(recipe.kernels, place)):
                 say(note)
             yield Start(recipe, Run(path), place, way, weights)
 

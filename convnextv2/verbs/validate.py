@@ -29,25 +29,14 @@ from convnextv2.tasks.classification.measure import Measured
 from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure
 from convnextv2.tasks.report import write_report
 from convnextv2.verbs.options.measuring import ValidateOptions
+from convnextv2.weights.description import DENSE_KINDS
 from convnextv2.weights.opened import Weights
 
 _FIXED_IN_ARTIFACTS = {
-    *(
-        "image_size",
-        "in_channels",
-        "value_range",
-        "eval_preset",
-        "interpolation",
-        "crop_pct",
-        "mean",
-        "std",
-        "antialias",
-        "model",
-        "slide",
-        "test_scales",
-        "test_flip",
-    )
+    *("image_size", "in_channels", "value_range", "eval_preset", "interpolation", "crop_pct"),
+    *("mean", "std", "antialias", "model", "slide", "test_scales", "test_flip"),
 }
+"""The knobs that an artifact answers for itself."""
 _ANNOTATIONS = {"task", "classes", "ignore_values", "reduce_zero_label", "annotations"}
 """The knobs of dense tasks that say what annotations mean."""
 
@@ -95,8 +84,8 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         if options.coverage is not None and isinstance(measured, Measured):
             assert measured.evaluation.unknown is not None
             say(measured.evaluation.unknown.line())
-        several = _with_answers(measured, place, options)
-        others = several | _at_sizes(opened, recipe, place, options)
+        others = _with_answers(measured, place, options)
+        others |= _at_sizes(opened, recipe, place, options)
         if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
@@ -211,18 +200,18 @@ def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
     """Raise RecipeError unless the model is a classifier that takes images of these sizes."""
     if not sizes:
         return
-    told = f"sizes = {', '.join(map(str, sizes))}"
+    asked = f"sizes = {', '.join(map(str, sizes))}"
     if isinstance(opened, Artifact):
         raise RecipeError(
-            f"{told}: an artifact prepares its images in its own way. Give the run, or leave sizes "
-            "out."
+            f"{asked}: an artifact prepares its images in its own way. Give the run, or leave "
+            "sizes out."
         )
     if opened.description.kind != "classifier":
-        raise RecipeError(f"{told}: is for classifiers of one class. Leave sizes out.")
+        raise RecipeError(f"{asked}: is for classifiers of one class. Leave sizes out.")
     stride = 8 * opened.description.arguments["stem_stride"]
     if wrong := [size for size in sizes if not stride <= size <= LONGEST_SIDE_PX]:
         raise RecipeError(
-            f"{told}: expected numbers from {stride} to {LONGEST_SIDE_PX:,}, not {wrong[0]}."
+            f"{asked}: expected numbers from {stride} to {LONGEST_SIDE_PX:,}, not {wrong[0]}."
         )
 
 
@@ -235,14 +224,14 @@ def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:
     """
     owner, card, how = run_of(artifact.path), artifact.card, artifact.transform.preprocessing
     of_data = {name: getattr(recipe, name) for name in knobs_in_group("data")}
-    told = {
+    stated = {
         "model": card.model,
         "depths": tuple(card.arguments["depths"]) if card.model == "custom" else None,
         "dims": tuple(card.arguments["dims"]) if card.model == "custom" else None,
         "image_size": how.image_size[0] if len(set(how.image_size)) == 1 else how.image_size,
     }
     base = owner.recipe if owner else recipe
-    return base.model_copy(update=of_data | told)
+    return base.model_copy(update=of_data | stated)
 
 
 def _answer(opened: Weights | Artifact, measured: AnyMeasured, report: Path) -> dict[str, Any]:
@@ -288,7 +277,7 @@ def _preprocessing_knobs(weights: Weights) -> dict[str, Any]:
     """Return the knobs that say how a weights file without a run prepares its images."""
     knobs = dict(weights.description.preprocessing)
     knobs["in_channels"] = knobs.pop("channels", 3)
-    if weights.description.kind in ("segmentation", "detection"):
+    if weights.description.kind in DENSE_KINDS:
         knobs["task"] = weights.description.kind
         for name in ("crop_pct", "eval_preset"):  # whole images are resized
             knobs.pop(name, None)

@@ -27,6 +27,19 @@ KEY = "convnextv2"
 """The entry of a safetensors file's metadata that holds the description as JSON."""
 
 
+DENSE_KINDS = ("segmentation", "detection")
+"""The kinds of networks that predict for the pixels or the objects of an image."""
+
+_NOUNS = {
+    "classifier": "a classifier",
+    "multi_label": "a classifier of any number of labels",
+    "encoder": "an encoder",
+    "fcmae": "a pre-trained encoder and decoder",
+    "segmentation": "a segmentor",
+    "detection": "a detector",
+}
+
+
 @dataclass(frozen=True)
 class Description:
     """What a weights file holds.
@@ -67,6 +80,11 @@ class Description:
     training: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What the network is, for messages, such as "a segmentor"."""
+        return _NOUNS.get(self.kind, f"a network of kind {self.kind}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the JSON: all attributes, without head and thresholds if empty.

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import brief, plain
 from convnextv2.weights.build import check_complete
 from convnextv2.weights.class_names import class_names
@@ -82,6 +83,20 @@ class Weights:
     def path(self) -> Path:
         """The file or folder that was opened."""
         return Path(self.origin.path)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How evaluation images are prepared.
+
+        Raises:
+            CheckpointError: The file does not say that.
+        """
+        if not self.description.preprocessing:
+            raise CheckpointError(
+                f"{self.path}: does not say how its images are prepared. Write it with its "
+                "preprocessing."
+            )
+        return Preprocessing.read(self.description.preprocessing)
 
     @cached_property
     def has_average(self) -> bool:

@@ -13,7 +13,6 @@ from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.hub.browser import FILES, Agreement, write_browser_files
 from convnextv2.deploy.hub.card import CardFacts, write_card
-from convnextv2.errors import CheckpointError
 from convnextv2.files import write_text
 from convnextv2.find import run_of
 from convnextv2.model.convnext import ConvNeXtV2
@@ -116,17 +115,12 @@ def read_facts(
         CheckpointError: The preprocessing of the weights is unknown.
     """
     description, run = weights.description, run_of(weights.path)
-    if not description.preprocessing:
-        raise CheckpointError(
-            f"{weights.path}: does not say how its images are prepared. Write it with its "
-            "preprocessing."
-        )
     return CardFacts(
         repository,
         description.model,
         library,
         description.class_names if description.kind == "classifier" else [],
-        Preprocessing.read(description.preprocessing),
+        weights.preprocessing,
         figures=description.training,
         data=_data_name(run),
         licence=licence,

@@ -81,45 +81,45 @@ def check_coverage(
             than by `predict`.
         RunError: Nothing can be written beside the weights.
     """
-    told = f"coverage = {coverage:g}"
+    asked = f"coverage = {coverage:g}"
     kind = opened.description.kind
     if kind != "classifier":
         raise RecipeError(
-            f"{told}: is about models that give an image one class, and {opened.path} is of kind "
+            f"{asked}: is about models that give an image one class, and {opened.path} is of kind "
             f"{kind}. Leave coverage out."
         )
     if prior != "trained":
         raise RecipeError(
-            f"{told}: is fitted for the probabilities as training left them. Leave prior out, or "
+            f"{asked}: is fitted for the probabilities as training left them. Leave prior out, or "
             "export with both."
         )
     if isinstance(opened, Artifact):
         unknown = opened.unknown()
         if unknown is None:
             raise ArtifactError(
-                f"{told}: {opened.path} was exported without a coverage. Export the run again with "
-                f"--coverage {coverage:g}."
+                f"{asked}: {opened.path} was exported without a coverage. Export the run again "
+                f"with --coverage {coverage:g}."
             )
         if unknown.about.coverage != coverage:
             raise ArtifactError(
-                f"{told}: {opened.path} was exported with a coverage of "
+                f"{asked}: {opened.path} was exported with a coverage of "
                 f"{unknown.about.coverage:g}. Ask for that, or export the run again."
             )
         return
     if recipe.ema and opened.has_average:
         raise RecipeError(
-            f"{told}: is fitted for the weights that predict uses, not for averaged ones in a "
+            f"{asked}: is fitted for the weights that predict uses, not for averaged ones in a "
             "checkpoint. Leave ema out."
         )
     own = opened.description.preprocessing
     if own and Preprocessing.read(own) != build_preprocessing(recipe):
         raise RecipeError(
-            f"{told}: is fitted for images as predict prepares them. Leave out the knobs that "
+            f"{asked}: is fitted for images as predict prepares them. Leave out the knobs that "
             "prepare them in another way."
         )
     if repository_of(opened.path) or repository_of(opened.path.parent):
         raise RunError(
-            f"{told}: {opened.path} lies in the cache of the Hub, which is not written to. "
+            f"{asked}: {opened.path} lies in the cache of the Hub, which is not written to. "
             "Use export --coverage, or copy the weights."
         )
 
@@ -145,16 +145,16 @@ def measure_coverage(
     device = recipe.device if isinstance(opened, Artifact) else str(place.device)
     scorer = open_scorer(opened, device=device, precision=recipe.precision)
     unknown = scorer.unknown
-    told = f"labelled validation images of {recipe.data_dir or recipe.dataset}"
+    images_from = f"labelled validation images of {recipe.data_dir or recipe.dataset}"
     is_fitted = unknown is not None and unknown.about.coverage == coverage
     if not is_fitted:
-        check_enough(len(source), coverage, told, factor=2)
+        check_enough(len(source), coverage, images_from, factor=2)
     scored = _score(scorer, source, opened, recipe, place, with_parts=not is_fitted)
     if unknown is None or not is_fitted:
-        unknown = _fit(scored, len(source), scorer.sha256, place, coverage, told)
+        unknown = _fit(scored, len(source), scorer.sha256, place, coverage, images_from)
         if place.is_main:
             save_unknown(path_beside(opened.path), unknown)
-    return _test(unknown, scored, place, told)
+    return _test(unknown, scored, place, images_from)
 
 
 def _score(
@@ -198,21 +198,21 @@ def _score(
 
 
 def _fit(
-    scored: _Scored, images: int, sha256: str, place: Place, coverage: float, told: str
+    scored: _Scored, images: int, sha256: str, place: Place, coverage: float, images_from: str
 ) -> Unknown:
     """Fit to a random half of the images of all ranks, which every rank gets."""
     chosen = np.zeros(images, bool)
     chosen[np.random.default_rng(0).permutation(images)[: (images + 1) // 2]] = True
     here = chosen[scored.indices]
-    everyones = place.gather(tuple(each[here] for each in scored.for_fit) if here.any() else None)
-    found = [each for each in everyones if each is not None]
+    gathered = place.gather(tuple(each[here] for each in scored.for_fit) if here.any() else None)
+    found = [each for each in gathered if each is not None]
     if not found:
-        check_enough(0, coverage, told)
+        check_enough(0, coverage, images_from)
     columns = (np.concatenate([each[i] for each in found]) for i in range(5))
-    return fit_unknown(*columns, coverage=coverage, sha256=sha256, images_from=told)
+    return fit_unknown(*columns, coverage=coverage, sha256=sha256, images_from=images_from)
 
 
-def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverage:
+def _test(unknown: Unknown, scored: _Scored, place: Place, images_from: str) -> Coverage:
     """Test on the images of all ranks that were not fitted on."""
     new = ~unknown.seen(scored.hashes)
     possible, foreign = unknown.possible(scored.probs[new]), 0
@@ -225,8 +225,8 @@ def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverag
     )
     if not images:
         raise DataError(
-            f"coverage = {unknown.about.coverage:g}: was fitted on all of these images ({told}), "
-            "so they cannot test it. Give others with data_dir."
+            f"coverage = {unknown.about.coverage:g}: was fitted on all of these images "
+            f"({images_from}), so they cannot test it. Give others with data_dir."
         )
     covered_share, mean, none, foreign_share = (count / images for count in counts)
     return Coverage(

@@ -62,8 +62,8 @@ def classifier_page(
 
 def _balance(measured: Measured) -> list[str]:
     """Say how frequent the classes were in training, and are in validation."""
-    told = statement(measured.description.balance, measured.description.class_names)
-    return [line for line in (told, measured.few) if line]
+    in_training = statement(measured.description.balance, measured.description.class_names)
+    return [line for line in (in_training, measured.few) if line]
 
 
 def _stopped(run: Run | None, recipe: Recipe) -> dict[str, str]:

@@ -17,7 +17,6 @@ from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.gallery import grey_out, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.run import Run
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -93,16 +92,15 @@ def reconstruct_source(
         DataError: None of the images can be read, or one cannot and `bad_images` is "fail".
         CheckpointError: The weights are not those of a pre-training run.
     """
-    model, description = restore(weights), weights.description
+    model = restore(weights)
     if not isinstance(model, FCMAE):
-        what = "segmentor" if description.kind == "segmentation" else "classifier"
         raise CheckpointError(
-            f"{weights.path}: a {what}, which cannot reconstruct. Give a run of: convnextv2 "
-            "pretrain."
+            f"{weights.path}: is {weights.description.noun}, which cannot reconstruct. Give a run "
+            "of: convnextv2 pretrain."
         )
     chosen_device = choose_device(device)
     model.to(chosen_device)
-    transform = EvalTransform(Preprocessing.read(description.preprocessing))
+    transform = EvalTransform(weights.preprocessing)
     source = source.spread(count)
     loader = EvaluationLoader(
         source,

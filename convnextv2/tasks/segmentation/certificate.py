@@ -152,15 +152,14 @@ def _compare_classes(
             targets = labelled.annotation(index)
             for count, each in zip(counts, found, strict=True):
                 count += count_pixels(targets, each, classes)
-    told: dict[str, Any] = {"pixels": {"images": images, "equal": equal / max(1, pixels)}}
+    compared: dict[str, Any] = {"pixels": {"images": images, "equal": equal / max(1, pixels)}}
     if labelled is not None and int(counts[0].sum()):
         names = tuple(exported.class_names)
         pytorch, artifact = (summarise(each, images, names).miou for each in counts)
-        told["miou"] = {"images": images, "pytorch_miou": pytorch, "artifact_miou": artifact}
-    asked = replace(windows, scales=tuple(windows.scales))
-    if asked != exported.windows:
-        told["presented"] = "windows of a fixed size; the run sees whole images"
-    return told
+        compared["miou"] = {"images": images, "pytorch_miou": pytorch, "artifact_miou": artifact}
+    if replace(windows, scales=tuple(windows.scales)) != exported.windows:
+        compared["presented"] = "windows of a fixed size; the run sees whole images"
+    return compared
 
 
 def _check(certificate: dict[str, Any], precision: str) -> None:

@@ -225,14 +225,14 @@ def _check_contradictions(
     Raises:
         CheckpointError: The recipe describes another network, so it was meant for other weights.
     """
-    told = {
+    held = {
         "model": description.model,
         "depths": model.depths,
         "dims": model.dims,
         "num_classes": model.num_classes,
     }
-    asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
-    wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
+    asked = {name: getattr(recipe, name) for name in held if name in recipe.model_fields_set}
+    wrong = {name: held[name] for name, value in asked.items() if value not in (None, held[name])}
     if recipe.in_channels not in (3, model.in_channels):  # MindCV's recipes leave 3 out
         wrong["in_channels"] = model.in_channels
     for name, value in wrong.items():
