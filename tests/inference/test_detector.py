@@ -1,14 +1,22 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from dense import detector, save_dense, segmentor
 
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
+from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.inference.detector import ObjectFinder, coco_results, padded, paste
+from convnextv2.inference.detector import ObjectFinder, coco_results, open_finder, padded, paste
+from convnextv2.inference.segmenter import open_segmenter
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.preprocessing import Preprocessing
+from convnextv2.weights.opened import Weights, open_weights
 
 
 def build_finder(size: tuple[int, int]) -> ObjectFinder:
@@ -89,3 +97,21 @@ def test_results_as_coco_has_them() -> None:
         42, 7, [3.0, 2.0, 3.0, 2.0], pytest.approx(0.9)
     )  # fmt: skip
     assert (rle.decode(rle.Rle(only["segmentation"]["counts"].encode(), (9, 9))) == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "open_it"), [(detector, open_finder), (segmentor, open_segmenter)]
+)
+def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
+    make: Callable[[], torch.nn.Module], open_it: Callable[[Weights], object], tmp_path: Path
+) -> None:
+    opened = open_weights(save_dense(make(), tmp_path))
+    silent = replace(opened, description=replace(opened.description, preprocessing={}))
+    with pytest.raises(CheckpointError, match="does not say how its images are prepared. Write"):
+        open_it(silent)
+
+
+def test_weights_of_another_kind_are_named_and_refused(tmp_path: Path) -> None:
+    opened = open_weights(save_dense(segmentor(), tmp_path))
+    with pytest.raises(CheckpointError, match="is a segmentor, which finds no objects. Train a"):
+        open_finder(opened)
