@@ -21,7 +21,12 @@ from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.machine import peak_memory
 
 _LONGEST_START_S = 900.0
-_PROGRAM = "from convnextv2.verbs.first_steps import be_measured; be_measured()"
+_PROGRAM = """
+from convnextv2.verbs.first_steps import end_with_plan
+end_with_plan()
+from convnextv2.__main__ import main
+raise SystemExit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,10 @@ def run_first_steps(
     return FirstSteps(records, peak, checkpoint)
 
 
-def be_measured() -> None:
-    """Run the verb that `run_first_steps` has asked this new process for."""
-    folder = sys.argv.pop(1)
+def end_with_plan() -> None:
+    """End this process, which `run_first_steps` has started, with the one that did so."""
+    folder = sys.argv.pop(1)  # the rest is the command line of the run
     end_with_stdin(partial(shutil.rmtree, folder, ignore_errors=True))
-    from convnextv2.__main__ import main
-
-    sys.exit(main())
 
 
 def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float, prefetched: int) -> int:
