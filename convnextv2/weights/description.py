@@ -83,7 +83,7 @@ class Description:
 
     @property
     def noun(self) -> str:
-        """What the network is, for messages, such as "a segmentor"."""
+        """A noun for the network that messages use, such as "a segmentor"."""
         return _NOUNS.get(self.kind, f"a network of kind {self.kind}")
 
     def to_json(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
     @property
     def root(self) -> str:
-        """What precedes the names of the whole model, which has the format's `outer` itself."""
+        """The prefix of all names of the model, without the `outer` that its format adds."""
         return self.prefix.removesuffix(FORMATS[self.key].outer)
 
 

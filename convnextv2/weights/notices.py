@@ -1,4 +1,4 @@
-"""What the licences of weights ask for, as far as model cards and formats tell."""
+"""Tells users what the licences of weights ask for, from model cards and formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
     "these come from them, that holds for what is made of them too."
 )
-"""What is said of ConvNeXt V2 weights that may come from Meta's."""
+"""Users read this about ConvNeXt V2 weights that may be derived from Meta's."""
 
 _DINOV3 = (
     "Weights in this layout are Meta's DINOv3 or EUPE. DINOv3's licence allows commercial use, and "
@@ -26,7 +26,7 @@ _LICENCES = {
     "noncommercial": "It allows no commercial use of the weights or of what is made of them.",
     "cc-by-nc": "It allows no commercial use of the weights or of what is made of them.",
 }
-"""What a licence asks for whose name has this in it."""
+"""Part of the name of a licence -> a sentence that says what the licence asks for."""
 
 
 def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> str:

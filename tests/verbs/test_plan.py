@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from json_answers import read_answer
@@ -135,6 +136,7 @@ def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
 PLANS = """
 import subprocess, sys
 from pathlib import Path
+from typing import Any
 from convnextv2.verbs import first_steps
 class Named(subprocess.Popen):
     def __init__(self, *arguments, **settings):
@@ -173,12 +175,13 @@ def test_an_interrupted_plan_does_not_wait_for_the_run_that_it_began(
     def interrupt(out: Path) -> None:
         raise KeyboardInterrupt
 
-    class Watched(subprocess.Popen):  # type: ignore[type-arg]
-        def __init__(self, command: list[str], **settings: object) -> None:
-            super().__init__([sys.executable, "-c", "import time; time.sleep(90)"], **settings)  # type: ignore[call-overload]
-            started.append(self)
+    popen = subprocess.Popen
 
-    monkeypatch.setattr(first_steps.subprocess, "Popen", Watched)
+    def start_sleeper(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+        started.append(popen([sys.executable, "-c", "import time; time.sleep(90)"], **settings))
+        return started[-1]
+
+    monkeypatch.setattr(first_steps.subprocess, "Popen", start_sleeper)
     monkeypatch.setattr(first_steps, "_records", interrupt)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -48,7 +48,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _BLANKS = " "
 _EMPTY = re.compile(r'[\s",;|]*')
-"""What a line holds that has no text."""
+"""Matches a line without any text. It holds only blanks, quotes and separators."""
 
 
 @dataclass(frozen=True)
