@@ -1,17 +1,17 @@
-"""Lets a command that a signal ends clean up behind itself.
+"""Lets a command clean up when a signal ends it.
 
 By default, SIGTERM and SIGHUP end a process at once, and what it has begun to write stays behind.
 Here they raise `Ended` in the main thread, as Ctrl-C raises KeyboardInterrupt, so that every `with`
 and `finally` on the way out is run.
 
-Packages that are written in C may drop an exception that is raised while they import others. So
-nothing is raised during an import: before the verb is there, the process ends at once, since there
-is nothing to clean up; later, the exception waits until the import is done.
+Packages written in C may drop an exception that is raised while they import other modules, so
+nothing is raised during an import. Before the verb is loaded, the process ends at once, since there
+is nothing to clean up. Later, the exception is raised once the import is done.
 
-A process that is killed with SIGKILL cannot end those that it has started. So they end by
-themselves: the system closes a pipe between them with the process, on every platform.
+A process that is killed with SIGKILL cannot end its child processes, so these end by themselves. On
+every platform, the system closes the pipe between them and the parent when the parent ends.
 
-Only the standard library is imported here, so that this is in place early.
+Only the standard library is imported here, so that the handlers can be installed early.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ ENDS = tuple(
 """The signals that ask a command to end. Windows has no SIGHUP."""
 
 _SAME_S = 2.0
-"""A signal that comes so soon after another is the same request: GNU timeout sends each twice, and
-users press Ctrl-C twice. It must not interrupt the cleaning up."""
+"""A signal that follows another one within this many seconds counts as the same request: GNU
+timeout sends each signal twice, and users press Ctrl-C twice. The second one must not interrupt the
+clean-up."""
 _RETRY_S = 0.05
 _IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
-"""The name of the module that imports others, after and before somebody imports importlib."""
+"""The names of the module that imports modules: after `importlib` is imported, and before."""
 
 
 def quiet_interrupts() -> None:
-    """End the process at Ctrl-C with one line from now on, while nothing has been begun."""
+    """Make Ctrl-C end the process with one line, for the time before any work has begun."""
     with suppress(ValueError):  # not in the main thread
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupted)
@@ -53,7 +54,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def stop_early() -> None:
-    """End the process as a run that was stopped at SIGTERM or SIGHUP, while nothing has been begun.
+    """Make SIGTERM and SIGHUP end the process as a stopped run, for the time before it has begun.
 
     A launcher stops its ranks at any moment, also while they import PyTorch. Nothing is wrong with
     the command, so it may be started again.
@@ -73,8 +74,8 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 def unwinding() -> Iterator[None]:
     """Let the signals that end a command raise `Ended` inside the block.
 
-    A signal that somebody handles or ignores already, as nohup does, stays with them. Processes
-    that are forked inside the block end as they do by default.
+    A signal that is already handled or ignored, for example by nohup, is left as it is. In
+    processes that are forked inside the block, the signals have their default effect.
     """
     asked = _Asked()
     before = {}
@@ -93,7 +94,7 @@ def unwinding() -> Iterator[None]:
 
 
 class _Asked:
-    """What was asked of a process by signals."""
+    """Handles the signals that ask this process to end."""
 
     def __init__(self) -> None:
         self._process, self._last, self._waiting = os.getpid(), float("-inf"), 0
@@ -122,7 +123,7 @@ class _Asked:
             self.end(asked, frame)
 
     def forget(self) -> None:
-        """No longer wait for the end of an import."""
+        """Stop waiting for the end of an import."""
         if self._waiting:
             self._waiting = 0
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -158,7 +159,7 @@ def end_with_stdin(clean_up: Callable[[], object]) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process of multiprocessing when the one that started it ends.
+    """End this process, which multiprocessing started, when its parent ends.
 
     Without this, the process would only find out when it returns its result.
     """

@@ -1,4 +1,4 @@
-"""What this machine, or this container, has: cores and memory."""
+"""The cores and the memory of this machine or container."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def available_cores() -> int:
     """Count the cores that this process may use.
 
     Returns:
-        What its affinity and the quota of its control group (a container's `--cpus`) allow, not
-        what the machine has. A part of a core counts as one.
+        The number that the affinity of the process and the quota of its control group (a
+        container's `--cpus`) allow. The machine may have more. A part of a core counts as one.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
@@ -22,7 +22,7 @@ def available_cores() -> int:
 
 
 def free_host_memory() -> int | None:
-    """Return the bytes of memory that are free here, or None if the system does not tell."""
+    """Return the free memory of this machine or container in bytes, or None if it is unknown."""
     try:
         with open("/proc/meminfo") as file:
             fields = dict(line.split(":") for line in file)
@@ -36,13 +36,13 @@ def free_host_memory() -> int | None:
 def peak_memory(pid: int) -> int:
     """Return the largest resident size that a process has had, in bytes.
 
-    It is not read by getrusage, with which a child begins with the peak of its parent.
+    getrusage is not used, because there a child process begins with the peak of its parent.
 
     Args:
         pid: The process.
 
     Returns:
-        The size; 0 if the system does not tell.
+        The size; 0 if it is unknown.
     """
     try:
         with open(f"/proc/{pid}/status") as file:

@@ -1,4 +1,4 @@
-"""How images are prepared for evaluation, as one frozen object without PyTorch.
+"""The preprocessing of images for evaluation, as one frozen object that needs no PyTorch.
 
 Weights files and artifacts carry it as JSON. The recipe, the transforms, other tools' formats and
 the server's description all use this object.
@@ -18,19 +18,19 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 WARPS_FROM_PX = 384
-"""From this size on, the official code, timm and transformers warp images in place of cropping."""
+"""The official code, timm and transformers warp images of this size or more; they do not crop."""
 WARPS_TO_PX = 32
-"""Up to this size the official code warps as well."""
+"""The official code also warps images of this size or less."""
 
 MAX_ELONGATION = 16
 """Before resizing, an image is cut to at most this many times the crop's aspect ratio.
 
-One of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop drops that part
+An image of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop drops the ends
 anyway."""
 
 
 LONGEST_SIDE_PX = 16_384
-"""No network here takes larger images. More is a mistake, and would take all memory."""
+"""The largest accepted side of an image. A larger one is a mistake, and would fill the memory."""
 
 
 def official_warps(image_size: tuple[int, int]) -> bool:
@@ -51,8 +51,8 @@ class Preprocessing:
             counts). "mindcv" is timm's without antialiasing, with the crop's offsets rounded down.
         interpolation: The kind of resizing.
         crop_pct: The share of the resized image's side that the centre crop keeps.
-        mean: One number for each channel, on the scale 0 to 1.
-        std: Likewise.
+        mean: The mean of each channel, on the scale 0 to 1.
+        std: The standard deviation of each channel, on the scale 0 to 1.
         antialias: Whether the resize averages over the source pixels; None for the preset's choice.
         value_range: The values that become 0 and 255 in files deeper than 8 bits; None for the rule
             of `data.decode.open_picture`.
@@ -78,7 +78,7 @@ class Preprocessing:
         return cls(**arguments)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `read` reads.
+        """Return the JSON from which `read` makes this object.
 
         `value_range` is there only if it is set, so that older versions can read files without it.
         """
@@ -92,12 +92,12 @@ class Preprocessing:
 
     @property
     def warps(self) -> bool:
-        """Whether the whole image is resized to `image_size`, and nothing is cropped."""
+        """True if the whole image is resized to `image_size` and nothing is cropped."""
         return self.eval_preset == "official" and official_warps(self.image_size)
 
     @property
     def averages(self) -> bool:
-        """Whether the resize averages over the source pixels."""
+        """True if the resize averages over the source pixels (antialiasing)."""
         return self.eval_preset != "mindcv" if self.antialias is None else self.antialias
 
     def kept(self, height: int, width: int) -> tuple[slice, slice]:
@@ -112,7 +112,7 @@ class Preprocessing:
         return slice(top, top + rows), slice(left, left + columns)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width before the centre crop.
+        """Compute the height and width to which an image is resized before the centre crop.
 
         The aspect ratio is kept. One side becomes image_size / crop_pct, and the other is at least
         its own image_size / crop_pct.
@@ -126,7 +126,7 @@ class Preprocessing:
         return math.floor(least_width * height / width + extra), least_width
 
     def corner(self, resized: tuple[int, int]) -> tuple[int, int]:
-        """Top and left of the centre crop in a resized image."""
+        """Return the top and left of the centre crop in a resized image."""
         down = math.floor if self.eval_preset == "mindcv" else round
         return (
             down((resized[0] - self.image_size[0]) / 2),
@@ -134,7 +134,7 @@ class Preprocessing:
         )
 
     def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return what the network sees of an image, as shares of its sides.
+        """Return the part of an image that the network sees, as shares of its sides.
 
         Args:
             height: The height of the image, in pixels.

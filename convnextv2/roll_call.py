@@ -1,8 +1,8 @@
 """Tells which ranks of a job still run, so that an error names the one that is missing.
 
 When a rank ends, the others see a broken connection. When it hangs, they see a time-out. Neither
-says which rank it was. So each rank keeps counting up in the store through which the ranks found
-each other, and a rank that fails leaves its reason there.
+says which rank it was. Each rank therefore keeps incrementing a counter in the store through which
+the ranks found each other. A rank that fails leaves its reason there.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, LostRankError
 
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
-"""How long to watch the other ranks before one that does not count up is taken for silent."""
+"""Seconds for which the other ranks are watched. One that does not count up counts as silent."""
 _LAST_WORDS_S = _LISTEN_S + 2.0
-"""How long rank 0 waits for the others to read why the job failed."""
+"""Seconds for which rank 0 waits for the others to read why the job failed."""
 _BROKEN = re.compile(
     r"gloo|nccl|hccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out|"
     r"socket|TCPStore|DistStore",
@@ -33,14 +33,14 @@ _BROKEN = re.compile(
 
 
 class _Beat(NamedTuple):
-    """What a rank last wrote: how often it has counted up, and its step of training."""
+    """The last sign of life of a rank: the state of its counter, and its step of training."""
 
     counted: int
     step: int
 
 
 class RollCall:
-    """One rank's part: a thread that counts up, and a way to ask which rank does not.
+    """One rank's part of the roll call: a thread that counts up, and a check of the other ranks.
 
     Args:
         rank: The number of this rank.

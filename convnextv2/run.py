@@ -1,4 +1,4 @@
-"""The run folder: one place for all that a run writes, and what every later verb takes.
+"""The run folder: everything that a run writes, and the input of every later verb.
 
     recipe.yaml        every knob, resolved
     metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
@@ -49,9 +49,9 @@ from convnextv2.weights.safetensors import save_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "tensorboard", "loggers"}
-"""What a run leaves if it failed before its first step. Nothing is lost if it is started again."""
+"""All that a run leaves if it fails before its first step. Starting again loses nothing."""
 _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
-"""What a run may leave if it was killed before its first checkpoint. It makes all of it again."""
+"""All that a run may leave if killed before its first checkpoint. A new start makes it again."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The path of the report, a page for people."""
         return self.path / "report.html"
 
     def is_reported(self) -> bool:
@@ -280,7 +280,7 @@ class Run:
         return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
     def provenance(self) -> dict[str, Any]:
-        """Tell where the weights came from that the run was started with.
+        """Return the provenance of the weights that the run was started with.
 
         Returns:
             The provenance, as in `Description.provenance`; empty if it is unknown.
@@ -335,12 +335,12 @@ class Run:
             _remove(self.path / name)
 
     def has_only_a_start(self) -> bool:
-        """Return whether the folder holds no more than a run leaves that failed before step 1."""
+        """Return whether the folder holds only files that a run writes before its first step."""
         begun = {name for name in self.content() if not name.endswith(".tmp")}
         return not begun - _BEFORE_TRAINING
 
     def foreign_content(self, model: str) -> list[str]:
-        """List what in the folder cannot come from a run that has no checkpoint yet.
+        """List the files that cannot come from a run that has no checkpoint yet.
 
         Args:
             model: The name of the model that is to be trained.
@@ -387,7 +387,7 @@ def _delete(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or a folder. Of a link, only the link is deleted, not what it points to."""
+    """Delete a file or a folder. If it is a link, only the link is deleted, not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,12 +1,13 @@
-"""How long a thread of OpenMP spins before it sleeps, set before PyTorch is loaded.
+"""The time that an OpenMP thread spins before it sleeps, which is set before PyTorch is loaded.
 
-After each parallel region every thread waits for the others and for the next region. By default it
-spins meanwhile: in libgomp, which PyTorch from pip brings, 300,000 times, which takes milliseconds.
-That is best where nothing else runs. On a shared core it burns the very time slice that the thread
-it waits for needs, and a training run shares its cores with its own loader workers.
+After each parallel region, every thread waits for the others and for the next region. By default,
+it spins while it waits. In libgomp, which PyTorch from pip brings, it spins 300,000 times, which
+takes milliseconds. That is best if nothing else runs. On a shared core, it uses up the time slice
+that the awaited thread needs, and a training run shares its cores with its own loader workers.
 
-The runtimes read their variables once, when they are loaded, and have no function for it. So the
-command line sets them, before a verb imports PyTorch. Processes that it starts inherit them.
+The runtimes read these environment variables once, when they are loaded, and have no function to
+change them later. The command line therefore sets them before a verb imports PyTorch. Child
+processes inherit them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import sys
 from collections.abc import Iterable, MutableMapping
 
 SETTINGS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-"""About 10 microseconds for libgomp: long enough for the next of many short regions to begin, and
-short beside a time slice. One millisecond, in place of 200, for LLVM's and Intel's runtimes, which
-other builds of PyTorch use; each runtime ignores the other's variable."""
+"""The environment variables and their values. libgomp then spins for about 10 microseconds, which
+is long enough for the next of many short regions to begin, and short compared with a time slice.
+The runtimes of LLVM and Intel, which other builds of PyTorch use, spin for one millisecond instead
+of 200. Each runtime ignores the other's variable."""
 _DECIDED_BY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""Variables by which users decide. If one is set, nothing else is."""
+"""Variables with which users choose how threads wait. If one is set, nothing is changed."""
 
 _set_here: dict[str, str] = {}
 
 
 def choose(environment: MutableMapping[str, str], modules: Iterable[str] = sys.modules) -> None:
-    """Let threads that wait sleep soon, unless the user decided or it is too late.
+    """Make waiting threads sleep soon, unless the user chose otherwise or PyTorch is loaded.
 
     Args:
         environment: The environment of this process, in which the variables are set.
@@ -38,11 +40,11 @@ def choose(environment: MutableMapping[str, str], modules: Iterable[str] = sys.m
 
 
 def line(environment: MutableMapping[str, str], threads: int) -> str:
-    """Say how threads wait, where that is not what the user set.
+    """Return a line about how threads wait, if the user did not choose it.
 
     Args:
         environment: The environment of this process.
-        threads: How many threads compute. One alone waits for none.
+        threads: The number of threads that compute. A single one never waits.
 
     Returns:
         A line for the start of a run, or "" if there is nothing to say.

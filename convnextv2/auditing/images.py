@@ -19,7 +19,7 @@ class Images:
     """The images of a data set, split by split.
 
     Attributes:
-        task: What the data are for.
+        task: The task that the data are annotated for.
         root: The folder or the table.
         paths: The files.
         splits: The split of each image as the data call it; "" if it has none.
@@ -33,7 +33,7 @@ class Images:
         sources: Split -> images with objects, for detection.
         asked: The splits for training and for validation that the user named; None for the usual
             names.
-        notes: Lines that say what was found.
+        notes: Messages about the images and labels that were found.
         defects: Lines about annotations that cannot be used.
     """
 
@@ -55,7 +55,7 @@ class Images:
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether an image may have any number of classes."""
+        """True if an image may have any number of classes (multi-label data)."""
         return self.targets is not None and self.targets.ndim == 2
 
     @property

@@ -21,26 +21,26 @@ from convnextv2.evaluation.probes import fit_logistic
 
 FOLDS = 5
 _STRENGTHS = (1e-2, 1e-1, 1.0)
-"""Strengths of regularisation, of which the one that judges the first fold best is used."""
+"""Candidate strengths of L2 regularisation. The one that predicts the first fold best is used."""
 MIN_IMAGES = 2 * FOLDS
 """A class with fewer images is not judged, because too few of them are left to learn from."""
 
 
 NAMED = 0.5
-"""Labels that are wrong with at least this probability are named."""
+"""The lowest probability of being wrong at which a label is reported."""
 MAX_WRONG = 1 / 3
-"""A larger share of wrong labels is not believed."""
+"""The largest credible share of wrong labels. Above it, the classifier is probably at fault."""
 _TEMPERATURES = tuple(2 ** (k / 4) for k in range(-8, 9))
 
 
 class Doubt(NamedTuple):
-    """How probable it is that labels are wrong.
+    """The estimated probability that each label is wrong.
 
     Attributes:
         wrong: float64 (N,), the probability that the label of each image is wrong.
         suggested: int64 (N,), the most probable other class of each image.
         share: The share of labels that are wrong.
-        temperature: The number by which logits are divided.
+        temperature: The fitted temperature of the classifier, by which its logits are divided.
     """
 
     wrong: Tensor
@@ -54,8 +54,8 @@ class Judged(NamedTuple):
 
     Attributes:
         logits: float32 (N, K). Those of an image come from a classifier that was not trained on it.
-        accuracy: The share of labels that they agree with.
-        l2: The strength of regularisation.
+        accuracy: The share of labels that the predictions agree with, from 0 to 1.
+        l2: The strength of L2 regularisation.
     """
 
     logits: Tensor
@@ -111,7 +111,7 @@ def _predict(features: Tensor, labels: Tensor, held_out: Tensor, classes: int, l
 
 
 def is_better_than_guessing(accuracy: float, commonest: float, images: int) -> bool:
-    """Say whether an accuracy is above the share of the commonest class by more than chance.
+    """Return whether an accuracy exceeds the share of the commonest class by more than chance.
 
     Chance is three standard deviations of a share of this many images.
     """
@@ -119,7 +119,7 @@ def is_better_than_guessing(accuracy: float, commonest: float, images: int) -> b
 
 
 def doubt(logits: Tensor, labels: Tensor) -> Doubt:
-    """Fit how probable it is that each label is wrong.
+    """Estimate the probability that each label is wrong.
 
     With probability 1 - e, a label is the true class; otherwise, it is any of the others with equal
     probability. If q is the classifier's probability of the label, the label occurs with

@@ -1,4 +1,4 @@
-"""Writes what an audit found: audit.json, audit.csv, contact sheets and a page."""
+"""Writes the results of an audit: audit.json, audit.csv, contact sheets and a page."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _MAX_CLASSES = 200
 
 @dataclass(frozen=True, eq=False)
 class AuditReport:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         images: The images.
-        summary: What the data set holds.
-        findings: What is odd, the gravest kind first.
+        summary: Statistics of the data set.
+        findings: The faults that were found, the gravest kind first.
         corrected: The corrected data set.
-        label_note: How probably wrong labels were looked for, or why they were not.
-        seconds: The time that it took.
+        label_note: A message about the search for wrong labels, or about why there was none.
+        seconds: The duration of the audit, in seconds.
     """
 
     images: Images
@@ -46,7 +46,7 @@ class AuditReport:
     seconds: float
 
     def as_record(self) -> dict[str, Any]:
-        """Return it as audit.json has it."""
+        """Return the content of audit.json."""
         return {
             "data": str(self.images.root),
             "task": self.images.task,

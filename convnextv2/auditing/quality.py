@@ -17,19 +17,20 @@ DARK = 0.2
 BRIGHT = 0.95
 """An image is bright if its 5th percentile of luma is above this."""
 FLAT = 0.02
-"""An image is flat if these two percentiles are closer than this."""
+"""An image is flat if its 5th and 95th percentiles of luma differ by less than this."""
 BLURRED = 0.5
-"""No image is blurred below this blur; see `scan.blur_of`."""
+"""An image with less blur than this is never reported as blurred; see `scan.blur_of`."""
 _DEVIATIONS = 5
-"""Robust standard deviations from the median from which on a value stands out."""
+"""A value stands out if it is more than this many robust standard deviations above the median."""
 _RATIO = 3.0
-"""How many times longer or wider than usual an image of an odd shape is."""
+"""An image has an odd shape if its aspect ratio differs from the median by more than this
+factor."""
 _SIZES = 6.0
-"""How many times smaller or larger than usual an image of an odd size is."""
+"""An image has an odd size if its shorter side differs from the median by at least this factor."""
 _MAX_ODD = 0.05
-"""A property that more images have than this share is usual for the data."""
+"""The largest share of images that can count as odd. A property of more images is normal here."""
 _COLOURLESS = 6
-"""Largest difference of red, green and blue, in levels, in an image without colour."""
+"""Largest difference of red, green and blue in an image without colour, in levels (0 to 255)."""
 
 
 def odd_images(images: Images, looks: Sequence[Look]) -> list[Finding]:
@@ -40,7 +41,7 @@ def odd_images(images: Images, looks: Sequence[Look]) -> list[Finding]:
 
     Args:
         images: The images.
-        looks: What the scan found in each of them.
+        looks: The result of the scan of each image.
     """
     good = [i for i, look in enumerate(looks) if not look.error]
     if not good:
@@ -78,7 +79,7 @@ def _blurred(good: Sequence[int], looks: Sequence[Look]) -> _Found:
 
 
 def _upper(values: NDArray[np.float64]) -> float:
-    """Return the value from which on others stand out, by the median absolute deviation."""
+    """Return the limit above which a value stands out, from the median absolute deviation."""
     if not len(values):
         return 0.0
     middle = float(np.median(values))
@@ -121,5 +122,5 @@ def _channels(good: Sequence[int], looks: Sequence[Look]) -> _Found:
 def _is_grey(look: Look) -> bool:
     assert look.small is not None
     pixels = look.small.astype(np.int16)
-    is_flat = look.dark - look.bright < FLAT  # which is told already
+    is_flat = look.dark - look.bright < FLAT  # flat images are reported already
     return bool((pixels.max(-1) - pixels.min(-1)).max() <= _COLOURLESS) and not is_flat

@@ -81,7 +81,7 @@ def _classified(root: Path, recipe: Recipe) -> Images:
         tests = [name for name in found.left_alone if kind_of(name) == "test"]
         folders += [found.root / name for name in tests]
     else:
-        # What lies beside a split for validation is for training.
+        # Everything beside a split for validation is for training.
         rest = "train" if found.validation else ""
         outside = {*found.left_alone, *(folder.name for folder in folders)}
         try:

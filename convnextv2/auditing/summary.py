@@ -1,4 +1,4 @@
-"""What a data set holds: images by class and split, sizes and formats."""
+"""Statistics of a data set: images by class and split, sizes and formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convnextv2.auditing.scan import Look
 
 
 class ClassCount(NamedTuple):
-    """One class.
+    """The number of images, objects or pixels of one class.
 
     Attributes:
         name: The class.
@@ -27,16 +27,16 @@ class ClassCount(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a data set holds.
+    """Statistics of a data set.
 
     Attributes:
         splits: Split -> number of images.
-        classes: One for each class.
+        classes: The counts of each class.
         widths: Least, median and largest width, in px.
         heights: Least, median and largest height, in px.
         formats: Format -> number of files.
         bands: Number of bands -> number of files.
-        file_bytes: Size of all files.
+        file_bytes: Size of all files, in bytes.
     """
 
     splits: dict[str, int]
@@ -48,7 +48,7 @@ class Summary(NamedTuple):
     file_bytes: int
 
     def as_record(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the statistics as entries of audit.json."""
         return {
             "splits": self.splits,
             "classes": [each._asdict() for each in self.classes],
@@ -61,7 +61,7 @@ class Summary(NamedTuple):
 
 
 def summarise(images: Images, looks: Sequence[Look]) -> Summary:
-    """Count what there is. Images that cannot be read count for splits and classes alone."""
+    """Compute the statistics of a data set. Unreadable images have no size, format or bands."""
     good = [look for look in looks if not look.error]
     of = np.array(images.splits, dtype=object)
     splits = {split: int((of == split).sum()) for split in images.split_names}
@@ -85,7 +85,7 @@ def summarise(images: Images, looks: Sequence[Look]) -> Summary:
 
 
 def _has(images: Images, k: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Say which images have a class, bool (N,)."""
+    """Return which images have a class, bool (N,)."""
     assert images.targets is not None
     if images.targets.ndim == 1:
         return np.asarray(images.targets == k)

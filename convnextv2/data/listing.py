@@ -100,7 +100,7 @@ class Walk:
 
     @property
     def has_links(self) -> bool:
-        """Whether there were links to files, or broken links."""
+        """True if links to files or broken links were found."""
         return bool(self._links or self.broken_links)
 
     def notes(self, root: Path) -> tuple[str, ...]:
@@ -256,7 +256,7 @@ def _in_order(
     """Split the content of a folder into folders and runs of files, in the order of their paths."""
     if not folders:
         return [(folder, sorted(files))] if files else []
-    # What lies in the folder "a" is compared with other names as "a/", which comes after "a.jpg".
+    # A folder "a" is sorted as "a/", since the paths of its files begin so. "a.jpg" comes first.
     names = sorted([*files, *(name + os.sep for name in folders)])
     items: list[str | tuple[str, list[str]]] = []
     run: list[str] = []

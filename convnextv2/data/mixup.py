@@ -36,7 +36,7 @@ class Mixing:
 
     @property
     def is_on(self) -> bool:
-        """Whether any batch is mixed."""
+        """True if batches are mixed."""
         return self.mixup + self.cutmix > 0 and self.prob > 0
 
     def __call__(

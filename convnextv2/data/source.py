@@ -50,7 +50,7 @@ class Source:
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether an image may have any number of labels."""
+        """True if an image may have any number of labels."""
         return self.targets is not None and self.targets.ndim == 2
 
     def pixels(

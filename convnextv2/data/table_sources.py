@@ -22,14 +22,14 @@ _USES: dict[Kind, str] = {"train": "training", "validation": "validation", "test
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How a table is read; see `read_table`.
+    """The options with which a table is read; see `read_table`.
 
     Attributes:
         columns: Role (path, label or split) -> column.
         images_dir: The folder that relative paths start from; empty for the folder of the table.
         suffix: The ending to add to names without one.
         splits: The name of each kind of split that the user gave. Otherwise usual names are used.
-        labels: How many labels an image has.
+        labels: The kind of labels: one for each image, any number, or detected.
         separator: The separator of several names in one label; empty to detect it.
     """
 

@@ -27,12 +27,12 @@ from convnextv2.text import counted
 PREFETCH = 2
 """The number of batches that each worker prepares in advance, in shared memory."""
 MAX_INCIDENTS = 3
-"""If processes die this many times without a batch in between, the run ends with an error."""
+"""The run ends with an error if processes die this many times without a batch in between."""
 
 MAX_WORKERS = 16
 """The largest number of workers for `workers: auto`. More would be limited by memory and disks."""
 
-_END_S = 2.0  # so long after an error, a process may end that caused it
+_END_S = 2.0  # seconds after an error within which the process that caused it ends
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -46,11 +46,11 @@ _SIGNS = {
 
 
 class Death(NamedTuple):
-    """How a worker process ended.
+    """The end of a worker process.
 
     Attributes:
         pid: The id of the process.
-        how: How it ended: the end of a sentence, beginning with a verb.
+        how: The cause, as the end of a sentence, such as "ended with status 1".
         image: The index of the image that it was preparing; -1 if there was none.
     """
 
@@ -188,8 +188,8 @@ class Workers(Generic[Item, Prepared]):
     def _deaths(self, error: Exception) -> list[Death]:
         """Return the dead processes, which may be the cause of an error."""
         processes = _processes(self._iterator)
-        # The error, that a batch of a dead process cannot be fetched, may come while the operating
-        # system is still ending the process.
+        # torch may report that a batch cannot be fetched while the operating system is still ending
+        # the process that prepared it.
         deadline = time.monotonic() + _END_S
         while _all_live(self._iterator) and processes and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -239,7 +239,7 @@ def _end_all() -> None:
 
 
 class _Plan:
-    """The batches that are to be prepared next, which can be replaced."""
+    """The batches to prepare next. `Workers` replaces them at each start."""
 
     rest: Callable[[], Iterable[list[Position]]] = list
 
@@ -248,7 +248,7 @@ class _Plan:
 
 
 class _Watched(Dataset[Item]):
-    """Images, with a record of the image that each process is preparing, for `Death.image`."""
+    """Images that record which of them each process is preparing, for `Death.image`."""
 
     def __init__(self, images: Dataset[Item], in_hand: torch.Tensor) -> None:
         self.images, self.in_hand = images, in_hand

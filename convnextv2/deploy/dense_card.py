@@ -13,14 +13,15 @@ _CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class SegmentorCard(BaseModel):
-    """How images are presented to a segmentor, and the colours of its classes.
+    """The head of a segmentor, the views of an image that it is run on, and the colours of classes.
 
     Attributes:
         palette: A colour for each class.
         head: The arguments of `Segmentor` other than the encoder and the number of classes.
-        slide: Whether it is run on overlapping windows of the image size, not on whole images.
+        slide: Whether the network is run on overlapping windows of the image size, not on whole
+            images.
         test_scales: Factors on the size of the image. Probabilities are averaged over them.
-        test_flip: Whether they are averaged over mirrored images too.
+        test_flip: Whether probabilities are averaged over mirrored images too.
         ignore_values: Values in the label maps of its data that stand for no class; None for the
             usual values of these data.
         reduce_zero_label: Whether 0 stands for no class in these maps, and the first class is 1.
@@ -38,7 +39,10 @@ class SegmentorCard(BaseModel):
 
 
 class DetectorCard(BaseModel):
-    """The code between the parts of a detector as arguments, and the colours of its classes.
+    """The arguments of a detector's head, and the colours of its classes.
+
+    An artifact of a detector has several graphs. The code that runs between them follows from these
+    arguments.
 
     Attributes:
         palette: A colour for each class.

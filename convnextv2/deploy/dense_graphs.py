@@ -84,7 +84,8 @@ class UpsampledPyramid(nn.Module):
         height, width = x.shape[-2], x.shape[-1]
         rows = adaptive_average_matrices(height, self.grids)
         columns = adaptive_average_matrices(width, self.grids)
-        # Of the cells that rows of one grid have with columns of another, nothing is used.
+        # The product also has cells in the rows of one grid and the columns of another. They are
+        # not used.
         cells = rows.to(x.dtype) @ x @ columns.to(x.dtype).T
         down, right = (bilinear_matrices(side, self.grids).to(x.dtype) for side in (height, width))
         maps = []

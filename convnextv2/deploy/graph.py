@@ -63,7 +63,10 @@ class Exportable(Protocol):
 
     @property
     def total_stride(self) -> int:
-        """If images of any size are taken, their sides are multiples of it."""
+        """The total stride of the network, in pixels.
+
+        If the artifact takes images of any size, their sides must be multiples of it.
+        """
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the outputs."""
@@ -101,7 +104,7 @@ class Graph(nn.Module):
         mean: The mean of each channel on the scale 0 to 1; for pixels.
         std: The standard deviation of each channel on the scale 0 to 1; for pixels.
         temperature: The number by which logits are divided before softmax or sigmoid; for pixels.
-        thresholds: For "multi_label": the probability from which on each class counts as present,
+        thresholds: For "multi_label": the lowest probability at which each class counts as present,
             after the temperature; empty for 0.5. They decide which class is explained.
     """
 
@@ -136,7 +139,10 @@ class Graph(nn.Module):
 
     @property
     def total_stride(self) -> int:
-        """If images of any size are taken, their sides are multiples of it."""
+        """The total stride of the network, in pixels.
+
+        If the artifact takes images of any size, their sides must be multiples of it.
+        """
         return self.model.total_stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -153,7 +159,7 @@ class Graph(nn.Module):
             return tuple(stage.float() for stage in model.features(x))
         encoded = model.encode(x)
         assert model.norm is not None
-        # As in ConvNeXtV2.forward, but in float32, as these layers cost next to nothing.
+        # The same layers as in ConvNeXtV2.forward, but in float32, since they cost next to nothing.
         encoded = encoded.float()
         pooled = encoded.mean((1, 2))
         weight, bias, eps = model.norm.weight.float(), model.norm.bias.float(), model.norm.eps

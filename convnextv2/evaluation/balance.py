@@ -23,10 +23,10 @@ from convnextv2.text import plain
 Array = NDArray[np.float64]
 
 UNBALANCED = 5
-"""The ratio of the largest to the smallest class from which on classes count as unbalanced."""
+"""Classes count as unbalanced from this ratio of the largest to the smallest class on."""
 
 FEW = 10
-"""With fewer validation images than this, the recall of a class is very uncertain."""
+"""The recall of a class with fewer validation images than this is very uncertain."""
 
 GUIDE = "docs/how-to/unbalanced.md"
 
@@ -39,7 +39,8 @@ class Balance:
         counts: int64 (K,), the number of training images of each class.
         power: Classes are drawn in proportion to count ** power.
         weights: float64 (K,), the weight of an image of each class in the loss; None for none.
-        tau: The factor on the logarithm of the shares of the draws that the loss adds to logits.
+        tau: The factor of logit adjustment: the loss adds tau * log(share of the draws) to the
+            logit of each class.
         done: The knobs that take measures, as text; empty for none.
     """
 

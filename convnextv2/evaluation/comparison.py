@@ -20,7 +20,7 @@ from convnextv2.evaluation.templates import open_template, readable
 MAX_RUNS = 8
 """The largest number of runs that one page compares."""
 MAX_CLASSES = 12
-"""The number of classes that are listed: those that changed most."""
+"""The largest number of classes that are listed. Those whose recall changed most are chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Changed(NamedTuple):
     name: str
     target: str
     answers: Sequence[tuple[str, str, float, bool]]
-    """For each model: its letter, the predicted class, its probability, and whether it is right."""
+    """The answer of each model: its letter, the class, its probability, and whether it is right."""
 
 
 class _Difference(NamedTuple):

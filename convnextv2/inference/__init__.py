@@ -1,7 +1,8 @@
-"""From images to answers, in this process: what the verbs and the server share.
+"""Inference in this process, from images to answers, for the verbs and the server.
 
-From the inside out: a `Graph` or a `Runner` of `convnextv2.deploy` computes. A `Scorer` has one of
-them, and turns pixels into `Scores`. A `Predictor` has a scorer, and turns images of any kind into
-named predictions. A `Reconstructor` shows what a pre-trained model makes of masked images. A
-backend is one of several ways to compute logits; they are compared by the benchmark verb.
+The classes build on each other. A `Graph` or a `Runner` of `convnextv2.deploy` computes the outputs
+of a network. A `Scorer` wraps one of them and turns pixels into `Scores`. A `Predictor` wraps a
+scorer and turns images of any kind into named predictions. A `Reconstructor` shows how a
+pre-trained model fills in masked images. A backend is one of several engines that compute logits;
+the verb `benchmark` compares them.
 """

@@ -1,4 +1,4 @@
-"""What is said of one image: its most probable classes, or the labels that it has."""
+"""The answer for one image: its most probable classes, or the labels that it has."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from convnextv2.inference.scorer import Scorer, Scores
 def result_of(
     scorer: Scorer, scores: Scores, top_k: int, *, threshold: float | None = None
 ) -> dict[str, Any]:
-    """Say what a model finds in one image.
+    """Return the answer of a classifier for one image, ready for JSON.
 
     Args:
         scorer: The model.
         scores: Its scores of the image, N = 1.
         top_k: How many classes to name if an image has one class.
-        threshold: Replaces the thresholds of labels, or leaves out classes that are less probable.
+        threshold: The lowest probability of a class or label that is returned; None for the model's
+            thresholds of labels, and for all `top_k` classes.
 
     Returns:
         {"predictions": [{"class", "prob"}, ...]}, the most probable class first. If an image may
-        have any number of labels, see `labels_of`. If the model was fitted for it, there are
-        "possible", the names of the classes that cannot be excluded, the most probable first;
-        "foreign", whether the image is unlike those that were fitted on; and "foreignness", above 1
-        for a foreign image.
+        have any number of labels, see `labels_of`. If the model was fitted with a coverage, there
+        are three more entries: "possible", the names of the classes that cannot be excluded, the
+        most probable first; "foreign", whether the image is unlike the images of the fit; and
+        "foreignness", which is above 1 for a foreign image.
     """
     probs = scores.probs[0]
     if scorer.thresholds is not None:
@@ -51,17 +52,17 @@ def result_of(
 def labels_of(
     probs: NDArray[np.float32], class_names: Sequence[str], thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """Return the labels of one image, and the probabilities of all.
+    """Return the labels of one image, and the probabilities of all classes.
 
     Args:
         probs: The probabilities, float32 (classes,).
         class_names: The names of the classes.
-        thresholds: The probability from which on each class counts as present.
+        thresholds: The lowest probability at which each class counts as present.
 
     Returns:
-        {"labels": [{"name", "score", "threshold"}, ...], "scores": {name: probability}}. The
-        labels are those that count, the most probable first; there may be none. The scores are
-        those of all classes, in the model's order.
+        {"labels": [{"name", "score", "threshold"}, ...], "scores": {name: probability}}. The labels
+        are the classes that count as present, the most probable first; there may be none. The
+        scores are the probabilities of all classes, in the model's order.
     """
     scores = dict(zip(class_names, probs.tolist(), strict=True))
     counting = [

@@ -23,14 +23,14 @@ from convnextv2.weights.restore import restore
 
 
 class ObjectFinder:
-    """Finds the objects in one image after another.
+    """Finds the objects in images, one image at a time.
 
-    The images of a detector are prepared in one place, here and in `ObjectEvalTransform`: resized,
-    normalised, and padded with zeros to a multiple of the total stride.
+    `ObjectEvalTransform` resizes an image. This class normalises it and pads it with zeros to a
+    multiple of the total stride.
 
     Args:
         model: The network in evaluation mode.
-        transform: How images are prepared.
+        transform: The preprocessing of images.
         class_names: The names of the classes.
         device: Where to compute.
         dtype: The precision of the forward pass.
@@ -51,7 +51,7 @@ class ObjectFinder:
 
     @property
     def has_masks(self) -> bool:
-        """Whether it finds masks."""
+        """True if the detector also predicts masks."""
         return self.model.has_masks
 
     def __call__(
@@ -63,11 +63,11 @@ class ObjectFinder:
             pixels: uint8 (C, h, w), as `ObjectEvalTransform` prepares them.
             original: Height and width of the image before that.
             index: The index of the image in its source.
-            masks: Whether masks are wanted, if it finds any.
+            masks: Whether to return masks, if the detector predicts them.
 
         Returns:
-            What was found, in px of the original image. Masks are encoded one by one, so that no
-            more than one is in memory as pixels.
+            The objects, in px of the original image. Masks are encoded one by one, so that no more
+            than one is in memory as pixels.
         """
         with (
             torch.inference_mode(),
@@ -125,7 +125,7 @@ def open_finder(weights: Weights, *, device: str = "auto", precision: str = "aut
 
 
 def padded(images: Tensor, multiple: int) -> Tensor:
-    """Pad images (N, C, H, W) with zeros on the right and at the bottom to multiples of a side."""
+    """Pad images (N, C, H, W) with zeros at the right and bottom to multiples of `multiple`."""
     height, width = images.shape[-2:]
     return F.pad(images, [0, -width % multiple, 0, -height % multiple])
 
@@ -162,11 +162,11 @@ def paste(probs: Tensor, box: NDArray[np.float64], size: tuple[int, int]) -> Rle
 def coco_results(
     found: FoundObjects, image_id: Any, category_ids: list[int], threshold: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Write what was found in an image as COCO's results.
+    """Write the objects found in an image as COCO's results.
 
     Args:
-        found: What was found.
-        image_id: What the results call the image.
+        found: The objects.
+        image_id: The id of the image in the results.
         category_ids: The id of each class.
         threshold: Objects with a lower score are left out.
     """

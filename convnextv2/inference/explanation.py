@@ -2,7 +2,8 @@
 
 A class activation map says what each position of the last feature map adds to a logit. An occlusion
 map says how much the answer changes if a part of the image is covered. The first takes one pass
-through the network and is coarse. The second takes hundreds and trusts nothing but the outputs.
+through the network and is coarse. The second takes hundreds of passes and relies on nothing but the
+outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from convnextv2.model.layers import statistics_dtype
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of an answer: why this class, or why this class and not another one.
+    """The class to explain: why it was chosen, or why it was chosen over another class.
 
     Attributes:
         row: The row of the class in the head.
@@ -40,7 +41,7 @@ class Question:
 
         Returns:
             (N,): log(p / (1 - p)) of the class, or log(p / q) where q is the probability of the
-            other class. Unlike p, it tells two answers apart that are both nearly certain.
+            other class. Unlike p, it distinguishes two answers that are both nearly certain.
         """
         own = logits[:, self.row]
         if self.against is not None:
@@ -58,7 +59,7 @@ class Activation:
     Attributes:
         map: float (h, w). Its mean and `offset` add up to `logit`.
         logit: The logit of the class, or its difference to that of the other class.
-        offset: The part of it that does not depend on the image.
+        offset: The part of the logit that does not depend on the image.
     """
 
     map: Tensor
@@ -110,8 +111,8 @@ def occlusion_map(
     """Cover one square of an image after the other, and measure how the answer changes.
 
     The squares have the mean colour of the training images, which is 0 after normalisation. They
-    lie `step` pixels apart, the last ones at the edges. Zeiler and Fergus 2014, section 4.2; here
-    the answer is the logarithm of the odds.
+    lie `step` pixels apart, the last ones at the edges. Source: Zeiler and Fergus 2014, section
+    4.2. Here, the answer is the logarithm of the odds.
 
     Args:
         model: A classifier in evaluation mode.
@@ -150,7 +151,7 @@ def starts(side: int, patch: int, step: int) -> Sequence[int]:
     """List where squares begin along a side, so that they cover it to its end.
 
     Args:
-        side: Its length.
+        side: The length of the side, in pixels.
         patch: The length of a square, at most that of the side.
         step: The distance from one square to the next.
     """

@@ -22,7 +22,7 @@ from convnextv2.inference.scorer import Scorer, Scores, open_scorer
 from convnextv2.recipe.prior import Prior
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
-"""What a predictor takes for an image.
+"""An image in any of the forms that a predictor accepts.
 
 It is the path of a file or folder, the bytes of an image file, a Pillow image, an array (H, W) or
 (H, W, C), or a tensor (C, H, W). Arrays and tensors are uint8 or uint16. For a model with a
@@ -42,7 +42,7 @@ class Predictor:
             own.
         batch_size: How many images are scored at once.
         max_image_pixels: The largest image that is decoded.
-        prior: For which frequencies of the classes probabilities hold: "trained", "natural",
+        prior: The frequencies of the classes for which probabilities hold: "trained", "natural",
             "balanced", or a number; see docs/how-to/unbalanced.md. An artifact has its own.
 
     Raises:
@@ -77,10 +77,10 @@ class Predictor:
         Returns:
             One dictionary for each image, as `predict` returns it: "image" is its name, and
             "predictions" lists {"class": name, "prob": probability} with the most probable class
-            first. Of a model that gives an image any number of labels, there are "labels" and
-            "scores" in place of "predictions"; see `answer.labels_of`. If the model was fitted with
-            a coverage, there are "possible", "foreign" and "foreignness"; see `answer.result_of`.
-            Images without a name are numbered.
+            first. For a model that gives an image any number of labels, "labels" and "scores" take
+            the place of "predictions"; see `answer.labels_of`. For a model that was fitted with a
+            coverage, there are also "possible", "foreign" and "foreignness"; see
+            `answer.result_of`. Images without a name are numbered.
 
         Raises:
             DataError: Something is not an image.

@@ -41,7 +41,7 @@ from convnextv2.weights.restore import restore
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier says of N images; see `graph.OUTPUTS`.
+    """The outputs of a classifier for N images; see `graph.OUTPUTS`.
 
     Attributes:
         probs: The probabilities, float32 (N, classes).
@@ -77,21 +77,21 @@ class Scorer:
     Threads may share it. It runs one batch at a time, on all of PyTorch's threads.
 
     Args:
-        name: What it was opened from.
+        name: The path that it was opened from, for messages.
         run: Turns pixels, uint8 (N, C, H, W), into logits or probabilities, embedding and
             explanation.
-        transform: How its images are prepared.
+        transform: The preprocessing of its images.
         class_names: A distinct name for each column of the probabilities.
-        engine: What computes, in words.
+        engine: The engine that computes, such as "PyTorch on cpu, float32".
         sha256: The SHA-256 of the weights or the artifact.
-        notes: What people should know of it, its licence above all.
+        notes: Lines for people about the model, above all its licence.
         logits_temperature: The number by which logits are divided before softmax or sigmoid; None
             if `run` returns probabilities.
         certificate: The certificate of an artifact; empty for other sources.
-        thresholds: The probability from which on each class counts as present, if an image may have
-            any number of labels; None if it has one class.
-        unknown: What it takes to say which classes cannot be excluded, and whether an image is
-            foreign; None if that was not fitted.
+        thresholds: The lowest probability at which each class counts as present, if an image may
+            have any number of labels; None if it has one class.
+        unknown: Finds the classes that cannot be excluded, and images that are foreign; None if
+            that was not fitted.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Scorer:
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether it gives an image any number of labels."""
+        """True if the classifier gives an image any number of labels."""
         return self.thresholds is not None
 
     def __call__(self, pixels: Tensor) -> Scores:
@@ -127,7 +127,7 @@ class Scorer:
             pixels: uint8 (N, C, H, W), as `transform` makes them.
 
         Raises:
-            ArtifactError: The artifact returns another number of classes than it has names.
+            ArtifactError: The artifact has another number of classes than of class names.
         """
         with self._lock:
             first, embedding, explanation = self._run(pixels)
@@ -150,15 +150,15 @@ class Scorer:
         )
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Return numbers whose softmax, or sigmoid, is the probabilities.
+        """Return logits whose softmax (or sigmoid, for several labels) gives the probabilities.
 
         Args:
             pixels: uint8 (N, C, H, W), as `transform` makes them.
 
         Returns:
             float32 (N, classes): the logits divided by the temperature. If the artifact returns
-            probabilities, for which that has been done, their logarithms, or for several labels
-            the logarithms of p / (1 - p).
+            probabilities, the temperature is already in them. The result is then their logarithm,
+            or log(p / (1 - p)) for several labels.
         """
         with self._lock:
             first = torch.from_numpy(self._run(pixels)[0])
@@ -182,7 +182,7 @@ def open_scorer(
         source: A run folder, checkpoint, weights file or artifact, or one that is open already.
         device: Where PyTorch computes. An artifact runs on the CPU.
         precision: PyTorch's arithmetic. An artifact has its own.
-        prior: For which frequencies of the classes probabilities hold, see `prior_shift`. An
+        prior: The frequencies of the classes for which probabilities hold; see `prior_shift`. An
             artifact has its own.
 
     Returns:
@@ -266,10 +266,10 @@ def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prio
 def _unknown_of(
     opened: Weights, model: ConvNeXtV2, prior: Prior
 ) -> tuple[Unknown | None, list[str]]:
-    """Read what `validate --coverage` has written beside weights.
+    """Read the fit that `validate --coverage` has written beside weights.
 
     Returns:
-        It, and a line if it is left out because it belongs to something else.
+        The fit, or None; and a line for people if it belongs to other weights or to another prior.
     """
     path = path_beside(opened.path)
     if not path.is_file():
@@ -321,7 +321,7 @@ def run_artifact(
         outputs.
 
     Raises:
-        DeviceError: It does not run there, or not in this precision.
+        DeviceError: The artifact does not run on this device or in this precision.
     """
     card = artifact.card
     check_runs_here(artifact, device, precision)

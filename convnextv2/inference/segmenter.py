@@ -31,7 +31,7 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 STRIP_VALUES = 1 << 25
-"""Numbers that a strip of enlarged logits holds at most, unless one row holds more."""
+"""The largest number of enlarged logits in a strip, unless a single row has more."""
 _WINDOWS_AT_ONCE = 4
 
 
@@ -40,8 +40,8 @@ class LogitMap(NamedTuple):
 
     Attributes:
         logits: float32 (K, h, w).
-        extent: The rows and columns of it that the image covers, which need not be whole numbers.
-            The rest is padding.
+        extent: The number of rows and columns that the image covers, which need not be whole. The
+            rest is padding.
     """
 
     logits: Tensor
@@ -50,12 +50,12 @@ class LogitMap(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """How images are presented to a network.
+    """The views of an image that a network is run on: whole or in windows, resized, mirrored.
 
     Attributes:
-        slide: Whether it sees overlapping windows of the image size, in place of whole images.
+        slide: Whether the network sees overlapping windows of the image size, not whole images.
         scales: Factors on the size of the image. The probabilities of all are averaged.
-        flip: Whether it also sees each of these mirrored.
+        flip: Whether the network also sees a mirrored copy of each view.
     """
 
     slide: bool = False
@@ -74,12 +74,12 @@ class Segmenter:
     Args:
         logits: Maps normalised images (N, C, H, W), whose sides are multiples of `stride`, to
             float32 logits (N, K, h, w).
-        preprocessing: How images are prepared. Its `image_size` is what a resized image covers, and
-            the size of windows.
+        preprocessing: The preprocessing of images. A resized image covers its `image_size`, which
+            is also the size of the windows.
         stride: The total stride of the network.
-        class_names: One for each class.
-        device: Where images are normalised, and logits enlarged.
-        windows: How images are presented.
+        class_names: The name of each class.
+        device: The device on which images are normalised and logits enlarged.
+        windows: The views of an image that the network is run on; None for the whole image.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Segmenter:
         found = self._slid(images) if self.windows.slide else self._whole(images)
         if not flip:
             return found
-        # Padding is at the right of the mirrored image, so it has to go before it is mirrored back.
+        # The padding is at the right of the mirrored image, so it is cut off before mirroring back.
         height, width = images.shape[-2:]
         kept = _cut(found, (height, width))
         return LogitMap(kept.flip(-1), (float(height), float(width)))
@@ -289,11 +289,11 @@ def segmenter_of(
 
     Args:
         model: A `Segmentor`, on its device.
-        preprocessing: How its images are prepared.
-        class_names: One for each class.
-        device: Where it computes.
+        preprocessing: The preprocessing of its images.
+        class_names: The name of each class.
+        device: The device on which the network computes.
         dtype: The precision of the forward pass.
-        windows: How images are presented.
+        windows: The views of an image that the network is run on; None for the whole image.
     """
     assert isinstance(model, Segmentor)
 
@@ -342,7 +342,7 @@ def open_segmenter(
 
 
 def own_recipe(weights: Path) -> Recipe | None:
-    """Return the recipe of the segmentor's run that weights lie in; None if they lie in none."""
+    """Return the recipe of the run that a segmentor's weights belong to; None if there is none."""
     run = run_of(weights)
     recipe = None if run is None else run.recipe
     return recipe if recipe is not None and recipe.task == "segmentation" else None

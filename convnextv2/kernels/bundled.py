@@ -1,10 +1,10 @@
-"""The library that a wheel carries, compiled for several levels of instructions.
+"""Loads the compiled kernels that a wheel carries for several levels of CPU instructions.
 
-The best level that this processor has is taken. Nothing is linked to an OpenMP runtime: the
-functions are those of the one that PyTorch loaded, so that one pool of threads serves both. It may
-be libgomp, which some wheels rename, or LLVM's or Intel's, which have the same functions. A library
-that is damaged, does not fit these sources or does not agree with PyTorch is passed over with a
-line. The kernels are compiled then, as if there were no such wheel.
+The best level that this processor supports is used. The libraries are not linked to an OpenMP
+runtime. They call the one that PyTorch has loaded, so that both share one pool of threads. It may
+be libgomp, which some wheels rename, or the runtime of LLVM or Intel, which has the same functions.
+A library that is damaged, was built from other sources or does not agree with PyTorch is not used,
+and a line says so. The kernels are then compiled, as without such a wheel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from convnextv2.kernels.build import first_line, say_once
 from convnextv2.kernels.sources import DESCRIPTION, LEVELS, file_name, sources_sha256
 
 FOLDER = Path(__file__).with_name("prebuilt")
-"""Where `hatch_build.py` puts the libraries and `libraries.json` into a wheel."""
+"""The folder of a wheel into which `hatch_build.py` puts the libraries and `libraries.json`."""
 LEVEL = "CONVNEXTV2_LEVEL"
 """The environment variable that names another level, or "native" to compile."""
 
@@ -41,12 +41,12 @@ def load_bundled(
     """Load the best library for this processor that the wheel carries.
 
     Args:
-        disagreement: Says what a library computes wrongly; "" if nothing.
-        folder: Where the libraries are.
+        disagreement: Returns what a library computes wrongly; "" if nothing.
+        folder: The folder of the libraries.
 
     Returns:
-        The library and its level; None if there is none, or none that can be used. The latter is
-        said on stderr.
+        The library and its level; None if there is none, or none that can be used. In the latter
+        case, a line on stderr says why.
 
     Raises:
         DeviceError: CONVNEXTV2_LEVEL names a level that is unknown, or that this processor or this
@@ -99,11 +99,11 @@ def levels_here() -> list[str]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Read which libraries there are, by level, with their SHA-256.
+    """Read the SHA-256 of each library, by level, from the description beside them.
 
     Raises:
-        _UnfitError: The description cannot be read, or they were built from other sources.
-        OSError: It is not there.
+        _UnfitError: The description cannot be read, or the libraries were built from other sources.
+        OSError: There is no description.
     """
     path = folder / DESCRIPTION
     try:
@@ -117,10 +117,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _open_runtime() -> None:
-    """Show the functions of PyTorch's OpenMP runtime to libraries that are loaded from here on.
+    """Make the functions of PyTorch's OpenMP runtime visible to libraries that are loaded later.
 
     Raises:
-        _UnfitError: PyTorch has loaded none.
+        _UnfitError: PyTorch has loaded no OpenMP runtime.
     """
     with open("/proc/self/maps", errors="replace") as file:
         lines = [line.rstrip("\n").split(maxsplit=5) for line in file]

@@ -1,8 +1,7 @@
-"""Which kernels this process runs: our own, or PyTorch's operations.
+"""The choice of kernels in this process: our own, or PyTorch's operations.
 
-Our own are the compiled library's on the CPU, and Triton's on an NVIDIA GPU. The plain PyTorch
-forms run if there is no compiler, if the kernels do not agree with PyTorch, and on every other
-device.
+Our own kernels are written in C++ for the CPU and in Triton for NVIDIA GPUs. PyTorch's operations
+are used if our kernels are not available or do not agree with PyTorch, and on every other device.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _choice: Choice = "auto"
 
 
 def _constant(function: Answer) -> Answer:
-    """Let torch.compile ask a function once, while it traces.
+    """Let torch.compile call a function once, while tracing, and keep its result as a constant.
 
-    This is torch.compiler.assume_constant_result, which would import all of torch.compile for it:
-    as much again as torch itself, at the start of every command.
+    This does the same as torch.compiler.assume_constant_result. That function would import all of
+    torch.compile, which takes as long as torch itself, at the start of every command.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -42,12 +41,12 @@ def choose(choice: Choice, device: torch.device | None = None) -> str:
     when they were traced.
 
     Args:
-        choice: "auto" takes the native kernels if they can be compiled. "native" insists on them.
-            "plain" takes PyTorch's operations only.
+        choice: "auto" uses our kernels if they are available, "native" requires them, and "plain"
+            uses only PyTorch's operations.
         device: The device that this process computes on; None for the CPU.
 
     Returns:
-        What the choice comes to on this device: "native", "plain", or "plain" and the reason.
+        The kernels that run on this device: "native", "plain", or "plain" with the reason.
 
     Raises:
         DeviceError: The choice is "native", and the kernels cannot be compiled, or the device has
@@ -77,7 +76,7 @@ def _missing(reason: str, remedy: str) -> DeviceError:
 
 
 def _against(device: torch.device) -> str:
-    """Say why a device that is no CPU does without the kernels; "" if it has them."""
+    """Return why our kernels cannot run on a device other than the CPU; "" if they can."""
     if device.type != "cuda":
         return f"there are none for {device.type}"
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -85,12 +84,12 @@ def _against(device: torch.device) -> str:
 
 
 def chosen() -> Choice:
-    """Return what `choose` has set, for other processes that are to do the same."""
+    """Return the choice that `choose` has set, to pass it on to other processes."""
     return _choice
 
 
 def in_use(device: torch.device | None = None) -> str:
-    """Return which kernels run on a device; None for the CPU.
+    """Return the name of the kernels that run on a device, or on the CPU if it is None.
 
     On the CPU they are "native", "native (x86-64-v3)" or another level if a wheel brought them, or
     "plain". Elsewhere they are "Triton" or "PyTorch's".
@@ -103,10 +102,11 @@ def in_use(device: torch.device | None = None) -> str:
 
 
 def are_used_for(x: Tensor) -> bool:
-    """Say whether our own kernels take a tensor.
+    """Return whether our own kernels compute with a tensor.
 
-    They take float32 and bfloat16 on the CPU, float16 too on a GPU, also under autocast to one of
-    these. They do not while a graph is exported, because its reader does not have them.
+    They support float32 and bfloat16 on the CPU and also float16 on a GPU, with or without autocast
+    to one of these. They are not used while a graph is exported, because the program that reads the
+    graph does not have them.
     """
     kind = x.device.type
     if kind not in ("cpu", "cuda"):
@@ -123,7 +123,7 @@ def are_used_for(x: Tensor) -> bool:
 
 @_constant
 def are_on() -> bool:
-    """Say whether the library is there and is to be used, whatever the tensor."""
+    """Return whether the CPU library is available and may be used."""
     return _choice != "plain" and not isinstance(load(), str)
 
 
@@ -139,7 +139,7 @@ def _are_on_gpu(index: int, dtype: torch.dtype) -> bool:
 
 @_constant
 def _is_traced() -> bool:
-    # This is asked here and not where torch.compile reads on: there, PyTorch 2.9 and 2.10 take
-    # every compilation for an export. The state is that of torch.jit.trace, with which OpenVINO
-    # reads a model.
+    # torch.compile must not trace this function: inside a trace, PyTorch 2.9 and 2.10 report every
+    # compilation as an export. The second condition holds within torch.jit.trace, with which
+    # OpenVINO reads a model.
     return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 CPU = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-"""How far the library may be off in each of its dtypes, relative to the largest value."""
+"""The largest allowed error of the CPU library in each dtype, relative to the largest value."""
 GPU = CPU | {torch.float16: 5e-3}
-"""Likewise the kernels for GPUs."""
+"""The same for the GPU kernels."""
 _IMAGES, _SIDE, _CHANNELS = 2, 8, 40
 
 
@@ -34,16 +34,16 @@ def disagreement(
     *,
     on_gpu: bool = False,
 ) -> str:
-    """Find the first function that computes something else than PyTorch.
+    """Find the first function whose result differs from that of PyTorch.
 
     Args:
         call: Runs a function of the kernels, given its name, a tensor of the dtype that is meant,
             and its arguments.
-        tolerances: The dtypes to look at, each with how far off a result may be.
+        tolerances: The dtypes to check, each with the largest allowed error.
         on_gpu: Whether the functions are those of the kernels for GPUs.
 
     Returns:
-        Which function differs, and by how much relative to its largest value. "" if none does.
+        The name of the function, and its error relative to the largest value. "" if none differs.
     """
     # The first use of the kernels may be inside inference or autocast, or with another default
     # device or dtype.
@@ -70,7 +70,7 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 
 def _depthwise(dtype: torch.dtype) -> list[_Check]:
-    """Take whole images, and images of which only the first tile of 4 x 4 exists."""
+    """Check whole images, and images of which only the first tile of 4 x 4 exists."""
     image, gradient = (
         _noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1)
     )

@@ -1,7 +1,8 @@
-"""What the library is compiled from and for, without PyTorch, which no wheel is built with.
+"""The sources, the compiler flags and the CPU levels of the compiled kernels.
 
-A wheel may carry the library compiled for several levels of instructions, of which one is chosen
-when it is loaded (`bundled`). Without one, it is compiled for this very processor (`build`).
+This module does not import PyTorch, because wheels are built without it. A wheel may carry the
+library compiled for several levels of CPU instructions, one of which is chosen when it is loaded
+(`bundled`). Otherwise, the library is compiled for the processor of this machine (`build`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SOURCES = [
 ]
 HEADERS = [Path(__file__).with_name(name) for name in ("bfloat16.h", "memory.h")]
 DESCRIPTION = "libraries.json"
-"""The file that says, of the libraries beside it, what they are made from, and their SHA-256."""
+"""The file beside the libraries that has the SHA-256 of their sources and of each library."""
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 # No -ffast-math: linked into a shared library it flushes denormals in the whole process.
 FLAGS = "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
@@ -27,7 +28,7 @@ class Level(NamedTuple):
 
     Attributes:
         name: The name that the compiler's option -march= takes.
-        needs: The flags in /proc/cpuinfo without which the processor does not have it.
+        needs: The flags in /proc/cpuinfo that every processor of this level has.
     """
 
     name: str
@@ -41,11 +42,11 @@ LEVELS = {
     "x86_64": (Level("x86-64-v4", _V4), Level("x86-64-v3", _V3), Level("x86-64-v2", _V2)),
     "aarch64": (Level("armv8-a", frozenset(("asimd",))),),
 }
-"""The levels of each machine, the best first. Those of x86-64 are the System V ABI's."""
+"""The levels of each architecture, the best first. The System V ABI defines those of x86-64."""
 
 
 def sources_sha256() -> str:
-    """Hash the source, by which a library that was made from another one is recognised."""
+    """Return the SHA-256 of the sources, which tells whether a library was built from them."""
     contents = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
     return hashlib.sha256(b"\0".join(contents)).hexdigest()
 

@@ -125,7 +125,7 @@ class ConvNeXtV2(nn.Module):
         }
         training = {"drop_path_rate": drop_path_rate, "head_init_scale": head_init_scale}
         _check_arguments(arguments | training)
-        # What a checkpoint needs to build this network again.
+        # The arguments that a weights file needs to build this network again.
         self.arguments = {
             name: value
             for name, value in arguments.items()

@@ -61,7 +61,7 @@ class Detector(nn.Module):
         soft: bool = False,
     ) -> None:
         super().__init__()
-        # What a weights file needs to build this network again.
+        # The arguments that a weights file needs to build this network again.
         self.arguments: dict[str, Any] = encoder.arguments | {"num_classes": num_classes}
         self.head_arguments: dict[str, Any] = {
             "masks": masks,
@@ -166,7 +166,7 @@ class Detector(nn.Module):
         total = sum(each.sum() for each in (*logits, *deltas))
         channels, heads = self.fpn.layer_blocks[0][0].out_channels, self.roi_heads
         count = len(images) * heads.fg_bg_sampler.batch_size_per_image
-        # What is cut out of the maps hangs on them, so that it is kept for the backward pass.
+        # The stand-ins for crops depend on the maps, so that these are kept for the backward pass.
         anchor = features[self.levels[0]].mean()
         cut = anchor.new_zeros(count, channels, BOX_SIDE, BOX_SIDE) + anchor
         for each in heads.box_predictor(heads.box_head(cut)):

@@ -22,7 +22,7 @@ from convnextv2.kernels.run_table import run_table
 
 
 class Canvas(NamedTuple):
-    """Where the tiles lie in the image, at one resolution.
+    """The positions of the visible tiles in their images, at the resolution of one stage.
 
     Attributes:
         rows: int64 (N * V * side,). For each row of positions of each tile, its place among the
@@ -43,7 +43,8 @@ class Canvas(NamedTuple):
 
         Args:
             tiles: (N, V, side, side, C).
-            onto: What lies below, in a shape that expands to the canvases'. None for zeros.
+            onto: The background, in a shape that broadcasts to that of the canvases. None for
+                zeros.
 
         Returns:
             (N, height, width, C), in the tiles' dtype.
@@ -69,7 +70,7 @@ class Canvas(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Some tiles of each image.
+    """A selection of tiles of each image, as many in every image.
 
     Attributes:
         indices: int64 (N, V), numbered row by row.

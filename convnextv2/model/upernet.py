@@ -62,7 +62,7 @@ class BatchNorm(nn.BatchNorm2d):
         return dist.get_world_size() > 1
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        # That of batch norms in PyTorch adds the integer to files without it.
+        # The method of PyTorch's batch norm would add the integer to files without it.
         nn.Module._load_from_state_dict(self, *arguments)
 
 
@@ -271,8 +271,8 @@ class Segmentor(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        # What a weights file needs to build this network again. The classes are counted where a
-        # classifier's are, so that one check does for both.
+        # The arguments that a weights file needs to build this network again. The number of classes
+        # is stored as for a classifier, so that one check serves both.
         self.arguments: dict[str, Any] = encoder.arguments | {"num_classes": num_classes}
         self.head_arguments: dict[str, Any] = {
             "channels": channels,

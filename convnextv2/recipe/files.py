@@ -22,7 +22,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 _MAX_VALUES = 1_000_000
 
-# Those in C are ten times as fast, and every wheel of PyYAML has them.
+# The classes written in C are ten times as fast, and every wheel of PyYAML has them.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 

@@ -1,4 +1,4 @@
-"""Starts a model from the weights of another one, and reports what became of every tensor."""
+"""Starts a model from the weights of another one, and reports how each tensor was treated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convnextv2.weights.version_1 import fit_block
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor.
+    """A report of how each tensor was treated when weights were loaded.
 
     Attributes:
         loaded: Names of tensors that were taken as they are.
@@ -69,7 +69,7 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
         source: The file or run that they come from, for error messages.
 
     Returns:
-        What became of each tensor.
+        The treatment of each tensor.
 
     Raises:
         CheckpointError: The encoder is of another size or incomplete, or a tensor does not fit.

@@ -18,7 +18,7 @@ from convnextv2.weights.description import Description
 from convnextv2.weights.dtypes import is_readable
 
 Network = ConvNeXtV2 | FCMAE | Segmentor | Detector
-"""What a weights file may hold."""
+"""The networks that a weights file may hold."""
 
 _KINDS = ("classifier", "multi_label", "encoder", "fcmae", "segmentation", "detection")
 

@@ -30,7 +30,7 @@ _INDEX = "model.safetensors.index.json"
 _TORCH = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 _OPEN_CLIP = "open_clip_model.safetensors"
 CONFIGURATIONS = ("config.json", "open_clip_config.json")
-"""What tells that a folder has the layout of the Hub."""
+"""The files by which a folder in the layout of the Hub is recognised."""
 _OTHERS = (
     "tf_model.h5",
     "flax_model.msgpack",
@@ -40,16 +40,16 @@ _OTHERS = (
 )
 _MAX_JSON_BYTES = 8 << 20
 _LONGEST_FRONT_MATTER = 100_000
-"""How many letters of a model card are read."""
+"""The number of characters of a model card that are read."""
 _LONGEST_PLAUSIBLE_HEADER = 1 << 40
-"""In bytes. A file that seems to begin with a longer header of safetensors is something else."""
+"""In bytes. A file that seems to have a longer safetensors header is of another kind."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
-"""What converted files say about where they come from, as text beside the tensors."""
+"""The entries in which converted files state their origin, as text beside the tensors."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a file or folder holds, under the names that it uses itself.
+    """The content of a weights file or folder, under its own names.
 
     Attributes:
         title: The kind of file.
@@ -63,7 +63,8 @@ class Container:
         average: The moving average of the weights in a PyTorch checkpoint.
         provenance: Text by the names in `PROVENANCE`.
         notes: Lines for people.
-        marks: What each file was when it was opened; see `is_unchanged`.
+        marks: The inode, size and modification time (ns) of each file when it was opened; see
+            `is_unchanged`.
     """
 
     title: str
@@ -89,7 +90,7 @@ class Container:
         return sum(path.stat().st_size for path in self.files)
 
     def __post_init__(self) -> None:
-        """Remember the files as they are when they are opened."""
+        """Record the state of the files when they are opened."""
         if not self.marks:
             object.__setattr__(self, "marks", _marks(self.files))
 
@@ -108,7 +109,7 @@ class Container:
 
 
 def _marks(files: list[Path]) -> tuple[tuple[int, int, int], ...]:
-    """Return what tells each file from one that took its place; zeros for a file that is gone."""
+    """Return the inode, size and modification time (ns) of each file; zeros for a missing file."""
     marks = []
     for path in files:
         try:
@@ -126,10 +127,10 @@ def open_container(path: Path) -> Container:
         path: The file or folder. The content of a file decides how it is read, not its name.
 
     Returns:
-        What it holds.
+        The content.
 
     Raises:
-        CheckpointError: It is missing, damaged, of no known kind, or made to run code.
+        CheckpointError: The file is missing, damaged, of no known kind, or made to run code.
     """
     if os.path.isdir(path):  # `Path.is_dir` raises OSError if the name is too long
         return _open_folder(path)
@@ -211,9 +212,9 @@ def _open_safetensors(path: Path) -> Container:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file, or say what lies there under its name.
+    """Read a safetensors file, or raise an error that says what the file is instead.
 
-    In a clone without Git LFS, for example, that is a pointer to the file.
+    In a clone without Git LFS, for example, it is a pointer to the file.
     """
     head, size = _first_bytes(path)
     if not _is_safetensors(head) and (what := signature_of(path, head, size)):
@@ -229,7 +230,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _first_bytes(path: Path) -> tuple[bytes, int]:
-    """Read the bytes of a file that tell what it is; return them with its length."""
+    """Read the first bytes of a file, which tell its kind; return them with its length."""
     try:
         with open(path, "rb") as file:
             return file.read(SIGNATURE_BYTES), path.stat().st_size
@@ -329,7 +330,7 @@ def _card_licence(card: Path) -> str:
 
 
 def _provenance(told: object) -> dict[str, str]:
-    """Take what a file says about its origin, as far as it is text of one printable line."""
+    """Take the entries about a file's origin that are text of one printable line."""
     if not isinstance(told, Mapping):
         return {}
     found = {name: told[name] for name in PROVENANCE if isinstance(told.get(name), str)}

@@ -2,8 +2,9 @@
 
 A model whose GRN is zero can also be written as a ConvNeXt of the first version.
 
-A library may be unable to express a part of the model, such as the form of GELU or an epsilon. What
-that changes in the logits is measured, and such weights are written only if the caller allows it.
+A library may be unable to express a part of the model, such as the form of GELU or an epsilon. The
+change that this causes in the logits is measured, and such weights are written only if the caller
+allows it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from convnextv2.weights.version_1 import fit_block, to_version_1
 _LIBRARIES = ("official", "timm", "transformers", "mmpretrain", "mindcv")
 _FIRST = (*_LIBRARIES, "torchvision", "dinov3")
 TARGETS = (*_LIBRARIES, OURS, *(f"{library}{VERSION_1}" for library in _FIRST))
-"""What can be written. Names that end in "-v1" mean a ConvNeXt of the first version."""
+"""The formats that can be written. Names ending in "-v1" mean the first version of ConvNeXt."""
 
 
 _SUFFIXES = {
@@ -62,7 +63,7 @@ _SUFFIXES = {
     OURS: (".safetensors",),
 }
 FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-"""A path with any other ending means a folder. Capitals make no difference."""
+"""The endings of files, in any case. A path with any other ending means a folder."""
 
 _FILES_ONLY = ("mindcv", "torchvision")
 """Libraries that read files, not folders."""
@@ -72,7 +73,7 @@ _IMAGENET = {
     for name, value in Preprocessing((224, 224)).to_json().items()
     if name not in ("channels", "antialias")
 }
-"""How images are prepared according to a folder whose weights do not say it."""
+"""The preprocessing of images that a folder states if the weights do not state any."""
 
 
 def convert_weights(
@@ -123,7 +124,7 @@ def _is_file(out: Path) -> bool:
 
 
 def _appear(made: Path, out: Path) -> None:
-    """Give what was made its name. An empty folder may be a mount, and is filled."""
+    """Move the finished file or folder to its final name, or fill an empty folder (a mount)."""
     if out.exists():
         if out.is_file() or any(out.iterdir()):
             raise CheckpointError(
@@ -208,7 +209,7 @@ def _encoder_of(weights: Weights) -> tuple[ConvNeXtV2, Description, list[str]]:
 
 
 def _label_lines(description: Description, target: str) -> list[str]:
-    """Say what a folder of the target does not keep of the classes, or writes differently."""
+    """Return lines about facts of the classes that a folder of the target drops or changes."""
     labels, lines = description.class_names, []
     if description.kind == "multi_label":
         lines.append(_several_labels_line(target))
@@ -221,7 +222,7 @@ def _label_lines(description: Description, target: str) -> list[str]:
 
 
 def _block_lines(model: ConvNeXtV2, target: str) -> list[str]:
-    """Say how the form of the blocks changes, which no output does."""
+    """Return a line about a change in the form of the blocks, which changes no output."""
     if is_version_1(target):
         return ["GRN is left out, and the layer scale is 1."] if model.block != "v1" else []
     lines = {
@@ -233,7 +234,7 @@ def _block_lines(model: ConvNeXtV2, target: str) -> list[str]:
 
 
 def _several_labels_line(target: str) -> str:
-    """Say what a target keeps of a model that gives an image any number of labels."""
+    """Return a line about the parts of a multi-label model that a target keeps."""
     if library_of(target) == "transformers":
         return (
             "problem_type multi_label_classification is written; the thresholds are not, since "
@@ -248,7 +249,7 @@ def _several_labels_line(target: str) -> str:
 def _check_drift(
     model: ConvNeXtV2, fixed: Mapping[str, Any], target: str, allow_drift: bool
 ) -> list[str]:
-    """Say how much the logits change in the target; raise CheckpointError if they may not."""
+    """Return a line about the change of the logits; raise CheckpointError if it is not allowed."""
     drift = measure_drift(model, fixed)
     if drift is None:
         return []
@@ -306,7 +307,7 @@ def _check_stem(stride: int, target: str) -> None:
 def _preprocessing_lines(
     preparation: Mapping[str, Any], target: str, *, is_file: bool
 ) -> list[str]:
-    """Say in which ways the target prepares images differently."""
+    """Return lines about the ways in which the target prepares images differently."""
     library, lines = library_of(target), []
     if library not in ("timm", "transformers"):
         return []
@@ -316,7 +317,7 @@ def _preprocessing_lines(
             f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
             "to 255 before."
         )
-    if is_file:  # which says nothing of images
+    if is_file:  # a file does not state how images are prepared
         return lines
     how = Preprocessing.read(preparation)
     size = how.image_size
@@ -345,9 +346,9 @@ def _write_ours(weights: Weights, out: Path) -> None:
 
 
 def _provenance(weights: Weights) -> dict[str, str]:
-    """Collect what a file of another format says about its origin, by `containers.PROVENANCE`.
+    """Collect what a file of another format states about its origin; see `containers.PROVENANCE`.
 
-    After a chain of conversions, this is the first file.
+    After several conversions, the origin is the first file.
     """
     known = weights.provenance()
     told = {

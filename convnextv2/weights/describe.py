@@ -39,7 +39,7 @@ _CLIP = {
     "image_size": [256, 256],
     "crop_pct": 1.0,
 }
-"""How open_clip's ConvNeXt towers are evaluated by default."""
+"""The default preprocessing of evaluation images for open_clip's ConvNeXt towers."""
 _TORCHVISION_RESIZE = {96: {9: 236, 27: 230}}
 """The resized side in torchvision's weights by width and depth: tiny 236, small 230, others 232."""
 
@@ -160,7 +160,7 @@ def _is_clip(tensors: Mapping[str, Tensor]) -> bool:
 def is_projection(container: Container) -> bool:
     """Return whether the head of timm's weights is CLIP's projection, by the configuration's tag.
 
-    Names and shapes do not tell it. Towers that were fine-tuned have a classifier.
+    Names and shapes do not show it. Towers that were fine-tuned have a classifier.
 
     Args:
         container: The folder with its configuration.
@@ -218,7 +218,7 @@ def _epsilon(name: str, value: object, container: Container) -> float:
 def _usual(
     key: str, depths: tuple[int, ...], dims: tuple[int, ...], is_clip: bool
 ) -> dict[str, Any]:
-    """Return how the published weights of a format are evaluated."""
+    """Return the preprocessing of images with which a format's published weights are evaluated."""
     library = library_of(key)
     found: dict[str, Any] = {
         "image_size": [224, 224],
@@ -243,10 +243,10 @@ def _usual(
 def _preprocessing(
     key: str, channels: int, container: Container, usual: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Find how images are prepared for weights.
+    """Find the preprocessing of images that belongs to weights.
 
-    The configuration in the folder decides. What it leaves out is as the weights of the format were
-    published, which `usual` says.
+    The configuration in the folder decides. Values that it leaves out are taken from `usual`, which
+    has those of the format's published weights.
 
     Returns:
         The values of `Description.preprocessing`, and a line for people about each part of the

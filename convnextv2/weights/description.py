@@ -42,7 +42,7 @@ _NOUNS = {
 
 @dataclass(frozen=True)
 class Description:
-    """What a weights file holds.
+    """The description of the network in a weights file.
 
     Attributes:
         kind: "classifier" (one class for each image), "multi_label" (any number of classes for
@@ -57,16 +57,17 @@ class Description:
         class_names: One name for each row of the head; empty if they are unknown.
         thresholds: For "multi_label": the lowest probability at which a class counts as present,
             one for each row of the head; empty if none were fitted.
-        preprocessing: How evaluation images are prepared, as `Preprocessing.read` takes it; empty
-            if that is unknown.
+        preprocessing: The preprocessing of evaluation images, as `Preprocessing.read` takes it;
+            empty if unknown.
         training: The step, the epoch and the figures that were measured then.
-        provenance: Where the weights came from: format, sha256, notice and licence. Weights that
-            were trained from others have these under `init`, and the notice beside it. A model that
-            learned from another one has that under `teacher`.
-        balance: How frequent classes were in training, see `evaluation.balance`: class_counts, the
-            number of training images of each row; prior, the frequencies for which probabilities
-            hold, "natural" (those of the counts), "balanced" (equal), or a share for each row; and
-            done, what was done about unbalanced classes. Empty if that is unknown.
+        provenance: The origin of the weights: format, sha256, notice and licence. Weights that were
+            trained from others have the entries of these under `init`, and the notice beside it. A
+            model that learned from a teacher has the entries of the teacher under `teacher`.
+        balance: The frequencies of the classes in training, see `evaluation.balance`. class_counts
+            has the number of training images of each row. prior has the frequencies for which
+            probabilities hold: "natural" (those of the counts), "balanced" (equal), or a share for
+            each row. done names the measures against unbalanced classes. Empty if all this is
+            unknown.
     """
 
     kind: str
@@ -170,7 +171,7 @@ class _Balance(TypedDict, total=False):
 
 
 class _Content(TypedDict):
-    """What the JSON of a `Description` may hold. A file from elsewhere may say anything."""
+    """The valid content of a `Description` in JSON. A file from elsewhere may hold anything."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -187,7 +188,7 @@ class _Content(TypedDict):
 
 
 _NEEDED = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
-"""What a description of preprocessing must hold; nothing of it is guessed."""
+"""The values that a description of preprocessing must have. None of them is guessed."""
 
 _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
 _BALANCE = TypeAdapter(_Balance)
@@ -284,7 +285,7 @@ def read_model_json(path: Path) -> Description:
 
 
 def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
-    """Check values that are to describe how evaluation images are prepared.
+    """Check values that describe the preprocessing of evaluation images.
 
     Args:
         preprocessing: The values, as in `Description.preprocessing`.
@@ -305,7 +306,7 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
 
 
 def check_balance(balance: Mapping[str, Any], rows: int, path: Path) -> None:
-    """Check what is said of the frequencies of the classes in training.
+    """Check the stated frequencies of the classes in training.
 
     Args:
         balance: The values, as in `Description.balance`.
@@ -343,7 +344,7 @@ def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
 
 
 def _complaint(error: Exception) -> str:
-    """Say on one line what is wrong first."""
+    """Return one line about the first mistake."""
     if not isinstance(error, ValidationError):
         return ascii(str(error))[1:-1][:200]
     first = error.errors(include_url=False)[0]

@@ -1,4 +1,4 @@
-"""How much the outputs of a model change in a library that computes it a little differently."""
+"""The change of a model's outputs in a library that computes it slightly differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ONE_EPS = ("timm", "dinov3")
 
 
 def fixed_by(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]:
-    """Return the arguments that the target fixes, whatever the model has."""
+    """Return the arguments that the target fixes, independent of the model's own."""
     fixed = dict(_FIXED[library_of(target)])
     if model.block == "v2" and not is_version_1(target):
         fixed["grn_scope"] = "image"
@@ -41,7 +41,7 @@ def fixed_by(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Drift:
-    """How much a model's outputs change with other arguments.
+    """The change of a model's outputs with other arguments.
 
     Attributes:
         largest: The largest difference on random images, computed in float64.

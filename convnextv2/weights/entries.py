@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def is_average(self) -> bool:
-        """Whether its keys say that it is a moving average."""
+        """True if the keys name a moving average."""
         return is_average(self.name)
 
 
@@ -63,7 +63,7 @@ class Chosen:
         weights: The entry with the weights. If none is of a known format, the likeliest one.
         average: Their moving average, or None.
         others: Further entries with weights of a known format.
-        beside: The name of everything else on the way to them, and what it is.
+        beside: The name of each other entry on the way to them, and what it is.
     """
 
     weights: Entry
@@ -114,7 +114,7 @@ def _entries(content: Entries) -> Iterator[Entry]:
 
 
 def _rank(entry: Entry) -> tuple[int, int]:
-    """Return what `choose` sorts by: the most usual names first, then the shortest way."""
+    """Return the sort key of `choose`: the most usual names first, then the shortest way."""
     order = _PREFERRED_AVERAGES if entry.is_average else _PREFERRED
     first = entry.keys[0] if entry.keys else ""
     place = -1 if not entry.keys else order.index(first) if first in order else len(order)

@@ -23,13 +23,13 @@ _WANTED = [
     "open_clip_config.json",
 ]
 _OLDER = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
-"""Downloaded if there is no safetensors file, and opened without running what is pickled in it."""
+"""Files that are downloaded if there is no safetensors file. Code pickled in them is never run."""
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts, if the Hub is busy or the connection breaks."""
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 """HTTP statuses after which the same request may succeed."""
 _TRANSPORTS = ("httpx", "httpcore", "requests", "urllib3")
-"""How packages begin whose errors mean that a connection broke, in all versions of the client."""
+"""The packages whose errors mean a broken connection, in all versions of the client."""
 _UNREACHABLE = frozenset(
     (
         *("ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"),
@@ -44,7 +44,7 @@ def is_hub_name(source: str) -> bool:
     """Return whether a source means a repository of the Hub.
 
     Args:
-        source: What the user gave.
+        source: The source as the user gave it.
 
     Returns:
         True for OWNER/NAME, unless it is the name of a weights file or exists in the file system.
@@ -123,16 +123,16 @@ Result = TypeVar("Result")
 
 
 def retried(request: Callable[[], Result]) -> Result:
-    """Do something on the Hub, and try again after a while if the failure may be transient.
+    """Make a request to the Hub, and repeat it after a while if the failure may be transient.
 
-    The client tries parts of an upload again by itself, but not the creation of a repository, the
-    commit and the content of a download. All of these may be repeated safely.
+    The client itself repeats parts of an upload, but not the creation of a repository, the commit
+    or the content of a download. All of these may be repeated safely.
 
     Args:
-        request: What to do.
+        request: Makes the request.
 
     Returns:
-        What it returns.
+        The result of `request`.
     """
     for wait_s in _WAITS_S:
         try:

@@ -151,7 +151,7 @@ class _DamagedError(Exception):
 
 
 class _Allowance:
-    """How many more fields the messages of a file may have, since each costs time and memory."""
+    """The number of fields that a file's messages may still have. Each costs time and memory."""
 
     def __init__(self) -> None:
         self._left = _MAX_FIELDS
@@ -293,7 +293,7 @@ def _fields(message: memoryview, allowance: _Allowance) -> Iterator[tuple[int, i
 
     Args:
         message: Its bytes.
-        allowance: How many more fields the file may have.
+        allowance: The number of fields that the file may still have.
 
     Yields:
         The number and the value of each field.

@@ -1,4 +1,4 @@
-"""What every format calls the tensors of ConvNeXt, in one table that is read in both directions.
+"""The names of ConvNeXt's tensors in every format, in one table that is read in both directions.
 
 A column is a format and a row is a part of the network. The canonical names are those of the
 official dense checkpoints. Formats whose key ends in "-v1" hold the first ConvNeXt, whose blocks
@@ -38,14 +38,14 @@ class Format:
         grn: The names of GRN's gamma and beta within a block; None for the first ConvNeXt.
         final_norm: The norm before the classifier.
         head: The classifier.
-        outer: What precedes every name but the classifier's in a whole model.
+        outer: The prefix of every name except the classifier's in a whole model.
         affine: The names of a norm's scale and shift.
         kernel: The name of a convolution's weight, except the stem's.
         grn_shape: The shape of GRN's gamma and beta.
         tanh_gelu: Whether the format computes GELU by its tanh approximation.
         scale: The name of the layer scale within a block; empty for ConvNeXt V2.
         scale_shape: The shape of the layer scale.
-        needs: A name that must be there too, if others' networks share the stem's name.
+        needs: A further name that must occur, if other networks share the stem's name.
         norm_is_outside: Whether `outer` does not precede the final norm's name either.
     """
 
@@ -73,7 +73,7 @@ class Format:
 
 
 VERSION_1 = "-v1"
-"""How the keys of formats end that hold the first ConvNeXt."""
+"""The ending of the keys of formats that hold the first ConvNeXt."""
 
 
 def _first_version(key: str, scale: str, outer: str = "") -> Format:
@@ -240,8 +240,8 @@ def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> di
     Args:
         key: The format, a key of `FORMATS`.
         depths: The number of blocks in each stage.
-        prefix: What precedes the encoder's names. None stands for the format's own `outer`. The
-            classifier's name lacks `outer`, but has whatever a wrapper ("module.") puts before it.
+        prefix: The prefix of the encoder's names. None stands for the format's own `outer`. The
+            classifier's name lacks `outer`, but has the prefix of a wrapper ("module.").
 
     Returns:
         The format's name of each tensor, by canonical name. A layer scale is "stages.0.0.gamma", as

@@ -35,14 +35,14 @@ OURS = "convnextv2"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from.
+    """The origin of weights: their file, its format and its licence.
 
     Attributes:
         path: The file or folder.
         format: A key of `FORMATS`, or `OURS`.
         container: The kind of file, such as "safetensors".
         sha256: The SHA-256 of the file, in hexadecimal.
-        notice: What its licence asks for; empty if nothing is known.
+        notice: The requirements of its licence; empty if nothing is known.
         nbytes: The size of all its files in bytes.
     """
 
@@ -58,8 +58,8 @@ class Origin:
 class Weights:
     """An opened weights file of any format: its tensors by canonical name, and their description.
 
-    The file is read and hashed only once, when it is opened. This object is handed to whoever needs
-    the weights later.
+    The file is read and hashed only once, when it is opened. This object is passed on to all code
+    that needs the weights.
 
     Attributes:
         tensors: Canonical name to tensor, on the CPU.
@@ -86,10 +86,10 @@ class Weights:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How evaluation images are prepared.
+        """The preprocessing of evaluation images.
 
         Raises:
-            CheckpointError: The file does not say that.
+            CheckpointError: The file does not state it.
         """
         if not self.description.preprocessing:
             raise CheckpointError(
@@ -100,7 +100,7 @@ class Weights:
 
     @cached_property
     def has_average(self) -> bool:
-        """Whether the file keeps a moving average of the weights beside them."""
+        """True if the file has a moving average of the weights beside them."""
         return not is_ours(self.container.metadata) and bool(_averaged_tensors(self.container))
 
     def average(self) -> Weights:
@@ -121,7 +121,7 @@ class Weights:
         return replace(average, description=self.description)
 
     def without_container(self, *, keeps_tensors: bool) -> Weights:
-        """Let go of the file's content, which takes memory.
+        """Release the content of the file, to free memory.
 
         Args:
             keeps_tensors: Whether the tensors of the network stay.
@@ -136,8 +136,8 @@ class Weights:
         """Describe the weights for people.
 
         Returns:
-            Printable lines that say what the file is, what people should know about it, and what
-            its licence asks for.
+            Printable lines about the kind of file, notes for people, and the requirements of its
+            licence.
         """
         origin = self.origin
         title = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
@@ -152,11 +152,11 @@ class Weights:
         return [plain(line) for line in lines]
 
     def provenance(self) -> dict[str, Any]:
-        """Tell where the weights come from, for whatever is made from them.
+        """Return the provenance of the weights, for models and files that are made from them.
 
         Returns:
             The format, the hash, the notice and more, as in `Description.provenance`. If the
-            weights were themselves made from others, what they say about those counts.
+            weights were themselves made from others, what they state about those takes precedence.
         """
         known = {name: value for name, value in self.description.provenance.items() if value}
         return {
@@ -188,7 +188,7 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
 
 
 def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
-    """Find out what a container holds; see `open_weights`."""
+    """Identify the format and the network of a container's tensors; see `open_weights`."""
     if is_ours(container.metadata):
         return _interpret_ours(container, path, average=average)
     tensors = container.tensors
@@ -243,7 +243,7 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
 
 
 def _interpret_ours(container: Container, path: Path, *, average: bool) -> Weights:
-    """Read what a file of this package says about itself; see `open_weights`."""
+    """Read the description in a file of this package; see `open_weights`."""
     if average:
         raise CheckpointError(
             f"{path}: has no average beside its weights. Use best/ or last/ of the run."
@@ -265,9 +265,9 @@ def _averaged_tensors(container: Container) -> dict[str, Tensor]:
 
 
 def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find an average among the tensors themselves.
+    """Find a moving average among the tensors themselves.
 
-    MindCV's names begin with "ema." then, those of some wrappers with "model_ema.".
+    Its names begin with "ema." in MindCV, and with "model_ema." in some wrappers.
 
     Returns:
         The tensors of the average under the names of the weights; empty if there is no average, or
@@ -287,7 +287,7 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _why_no_head(tensors: Mapping[str, Tensor], layout: Layout, container: Container) -> str:
-    """Say why a head is not one linear layer that maps to classes; empty if it may be one."""
+    """Return why a head is not one linear layer that maps to classes; empty if it may be one."""
     if library_of(layout.key) != "timm":
         return ""
     if f"{layout.prefix}head.pre_logits.fc.weight" in tensors:
@@ -296,7 +296,7 @@ def _why_no_head(tensors: Mapping[str, Tensor], layout: Layout, container: Conta
 
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
-    """Say briefly what a file of no known format holds."""
+    """Describe the content of a file of no known format briefly."""
     example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
     beside = [
         f"{name} ({what})" if what.startswith("Python object") else name

@@ -1,4 +1,4 @@
-"""Reads what an image processor of transformers does, from its preprocessor_config.json."""
+"""Reads the preprocessing of images from the preprocessor_config.json of transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 
 @dataclass(frozen=True)
 class _Usual:
-    """What a class of processors does if its configuration does not say.
+    """The defaults of a class of processors, for values that a configuration does not state.
 
     Attributes:
         size: The size to which images are resized, as the configuration writes it.
@@ -38,7 +38,7 @@ class _Usual:
 
     @property
     def is_square(self) -> bool:
-        """Whether a size of one number means height and width, not the shortest edge."""
+        """True if a size of one number means height and width, not the shortest edge."""
         return "height" in self.size
 
 
@@ -76,11 +76,11 @@ _KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a processor prepares images.
+    """The preprocessing of images by a processor.
 
     Attributes:
         arguments: The values that `Description.preprocessing` can hold.
-        notes: A line for people about each part that they cannot express.
+        notes: A line for people about each part that the arguments cannot express.
     """
 
     arguments: dict[str, Any]
@@ -164,7 +164,7 @@ def _geometry(
 
 
 def crop_share(crop: int, resized: int) -> float:
-    """Return the share of a crop, from which the resized side follows exactly when rounded down."""
+    """Return crop / resized, adjusted so that crop / share, rounded down, is the resized side."""
     if crop <= 0 or resized <= 0:
         raise ValueError("size")
     share = min(crop / resized, 1.0)

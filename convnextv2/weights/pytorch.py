@@ -1,7 +1,7 @@
 """Reads PyTorch's checkpoints: the archive that `torch.save` writes since 1.6, and older pickles.
 
-Python unpickles nothing (see `pickles`). Numbers are read only for the tensors that are asked for,
-so an optimizer beside the weights costs nothing.
+Python's unpickler is not used (see `pickles`). Data are read only for the requested tensors, so an
+optimizer beside the weights costs nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONGEST_READ = 8 << 20
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SPARE = 64 << 20
-"""How many bytes tensors may claim beyond the file's size, since some repeat one number."""
+"""The bytes that tensors may claim beyond the file's size, since some repeat one number."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TorchFile:
     Attributes:
         path: The file.
         title: The kind of file.
-        content: What its pickle builds (see `pickles.PickleReader.read`).
+        content: The content of its pickle (see `pickles.PickleReader.read`).
         foreign: Classes and functions that it names and that were not called.
         read: Reads the bytes of storages.
     """
@@ -101,7 +101,7 @@ def open_torch(path: Path, *, is_archive: bool) -> TorchFile:
 
 @contextmanager
 def _complaints(path: Path) -> Iterator[None]:
-    """Turn whatever can be wrong with the bytes into one line with the file's name."""
+    """Turn every error about the bytes into one line with the name of the file."""
     try:
         yield
     except CheckpointError:
@@ -171,7 +171,7 @@ def _open_archive(path: Path) -> TorchFile:
         content, _ = reader.read()
 
     def read(storages: Iterable[Storage]) -> dict[Storage, bytearray]:
-        # Whoever opens an archive reads its whole directory, so it is opened once for all storages.
+        # Opening an archive reads its whole directory, so it is opened once for all storages.
         numbers = {}
         with _archive(path) as archive:
             for storage in storages:
@@ -272,7 +272,7 @@ def _places(
 
 
 def _other_pickle(content: Any) -> str:
-    """Say what a pickle is that PyTorch did not write."""
+    """Describe a pickle that PyTorch did not write."""
     named = f" of {content.name[:100]}" if isinstance(content, Foreign | Global) else ""
     return (
         f"is a Python pickle{named}, not a PyTorch checkpoint. Where it was made, save the tensors "

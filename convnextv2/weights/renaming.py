@@ -23,24 +23,24 @@ _TRAINING_STATE = re.compile(
     r"epoch_num|step_num|current_iterator_step|last_overflow_iterator_step|n_averaged)$|ema_|"
     r"data_preprocessor\."
 )
-"""How the names of training state begin or end that some formats keep beside the weights."""
+"""Matches the names of training state that some formats keep beside the weights."""
 
 _MINDCV = re.compile(r"(feature|norm|classifier)\.")
-"""How the names of MindCV's network begin. Its checkpoints also hold whatever the training script
-kept beside the network."""
+"""Matches the names of MindCV's network. Its checkpoints also hold everything that the training
+script kept beside the network."""
 
 _BACKBONE_NORM = re.compile(r"norms\.\d+\.")
-"""How the norms are named that DINOv3's own files repeat for dense outputs."""
+"""Matches the names of the norms that DINOv3's own files repeat for dense outputs."""
 
 _DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
-"""How the names of FCMAE's decoder begin or end."""
+"""Matches the names of FCMAE's decoder."""
 
 _OF_OUTPUTS = "norms of a backbone's outputs"
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """Tensors of a file by what they belong to.
+    """The tensors of a file, by the part of the network that they belong to.
 
     Attributes:
         network: The encoder, its norm and its head by canonical name.
@@ -65,7 +65,7 @@ def rename(
 
     Args:
         tensors: The tensors under the names of their format.
-        layout: The format, and where its names begin.
+        layout: The format, and the prefix of its names.
         depths: The number of blocks in each stage.
         path: The file, for error messages.
         no_head: Why the head is left out; empty to keep it.
@@ -107,13 +107,13 @@ def rename(
 
 
 def _why_left_out(name: str, bare: str, layout: Layout, inside: str) -> str:
-    """Say why a tensor is not part of the network; empty if it should be.
+    """Return why a tensor is not part of the network; empty if it should be.
 
     Args:
         name: Its name.
-        bare: The name without the wrapper's part.
-        layout: The format, and where its names begin.
-        inside: What the names of all tensors inside the network begin with.
+        bare: The name without the wrapper's prefix.
+        layout: The format, and the prefix of its names.
+        inside: The prefix of the names of all tensors inside the network.
     """
     library = library_of(layout.key)
     is_of_mindcv = name.startswith(layout.prefix) and _MINDCV.match(bare)
@@ -130,7 +130,7 @@ def _why_left_out(name: str, bare: str, layout: Layout, inside: str) -> str:
 
 
 def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
-    """Convert a sparse kernel with `dense_kernel`, after a look at its shape."""
+    """Check the shape of a sparse kernel, and convert it with `dense_kernel`."""
     side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
     if not side or side * side != kernel.shape[0]:
         raise CheckpointError(

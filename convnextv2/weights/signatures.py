@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 SIGNATURE_BYTES = 512
-"""How many bytes at the start of a file tell what it is."""
+"""The number of bytes at the start of a file by which its kind is recognised."""
 
 _DOWNLOAD = "Download the file itself"
 _SAVE = "Where it was made, save model.state_dict() with torch.save or as safetensors instead."
@@ -48,7 +48,7 @@ _TENSORFLOW = re.compile(r"\.index$|\.data-\d{5}-of-\d{5}$|\.pb$|\.tflite$|^chec
 
 
 def signature_of(path: Path, head: bytes, size: int) -> str:
-    """Say what a file is if it cannot hold weights, and name the remedy.
+    """Return what a file is if it cannot hold weights, with the remedy.
 
     Args:
         path: Its name, which counts if the bytes tell nothing.
@@ -99,7 +99,7 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
 
 
 def archive_of(names: Collection[str], path: Path) -> str:
-    """Say what a ZIP archive is that `torch.save` did not write.
+    """Return what a ZIP archive is that `torch.save` did not write.
 
     Args:
         names: The names of its entries.

@@ -1,4 +1,4 @@
-"""What the configurations of timm say, and which of it is understood."""
+"""Reads the configurations of timm, and reports the values that are not understood."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TIMM_IDLE = """
     head_init_scale drop_rate drop_path_rate device dtype pretrained pretrained_strict
     checkpoint_path scriptable exportable no_jit cache_dir num_features
 """
-"""Arguments that do not matter for a trained model, or not to the network."""
+"""Arguments that have no effect on a trained network."""
 _TIMM_UNDERSTOOD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
 TIMM_PREPARATION = frozenset(
     """
@@ -86,7 +86,7 @@ def check_timm_arguments(container: Container) -> None:
 
 
 def timm_notes(container: Container) -> list[str]:
-    """List for people what timm's pretrained_cfg says that has no effect here."""
+    """List the values of timm's pretrained_cfg that have no effect here, as lines for people."""
     return [
         f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
         "left out."
@@ -115,7 +115,7 @@ def timm_arguments(container: Container) -> Mapping[str, Any]:
 def timm_preprocessing(
     timm: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Read how timm's pretrained_cfg prepares images.
+    """Read the preprocessing of images from timm's pretrained_cfg.
 
     Args:
         timm: The pretrained_cfg.

@@ -1,4 +1,4 @@
-"""What the configurations of transformers say, and which of it is understood."""
+"""Reads the configurations of transformers, and reports the values that are not understood."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from convnextv2.weights.containers import Container
 
 SEVERAL_LABELS = "multi_label_classification"
-"""What transformers calls the problem of images that may have any number of labels."""
+"""The problem_type of transformers for images that may have any number of labels."""
 
 _MODEL_TYPES = {
     "transformers": "convnextv2",
@@ -34,7 +34,7 @@ computes."""
 def transformers_notes(
     key: str, depths: tuple[int, ...], dims: tuple[int, ...], container: Container
 ) -> list[str]:
-    """List for people what a configuration says that has no effect here or is wrong.
+    """List the values of a configuration that are wrong or have no effect here, one a line.
 
     Args:
         key: The format, one of transformers.
@@ -61,7 +61,7 @@ def transformers_notes(
 
 
 def _contradictions(config: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
-    """List for people where a configuration contradicts the tensors."""
+    """List the values of a configuration that contradict the tensors, as lines for people."""
     return [
         f"config.json: {name} = {ascii(config[name])[:60]}, and the tensors are of {value}. The "
         "tensors count."

@@ -19,7 +19,7 @@ from convnextv2.model.upernet import AUXILIARY_CHANNELS
 from convnextv2.weights.description import Description
 
 DENSE_NORM = re.compile(r"norm[0-3]\.|hidden_states_norms\.stage[1-4]\.")
-"""What the names of the norms of the four feature maps begin with, within the encoder's names."""
+"""Matches the names of the norms of the four feature maps, after the encoder's prefix."""
 
 _BACKBONE = "backbone."
 _HEAD = re.compile(r"(decode_head|auxiliary_head)\.")
@@ -63,8 +63,9 @@ class UPerNet:
 
         Args:
             encoder: The description of the encoder.
-            class_names: One for each class, or none.
-            has_processor: Whether the size of images in it was read beside the weights.
+            class_names: The name of each class; empty if they are unknown.
+            has_processor: Whether the image size in `encoder` was read from a processor's
+                configuration.
         """
         usual = {} if has_processor else {"image_size": [_USUAL_PX, _USUAL_PX]}
         whole = {"eval_preset": "timm", "crop_pct": 1.0, "interpolation": "bilinear"}
@@ -115,7 +116,7 @@ def find_upernet(tensors: Mapping[str, Tensor], prefix: str) -> UPerNet | None:
 
     Args:
         tensors: All tensors under the names of their format.
-        prefix: What precedes the encoder's names.
+        prefix: The prefix of the encoder's names.
 
     Returns:
         The heads; None if there are none, or if they belong to another network. A number of classes
@@ -162,7 +163,7 @@ def has_map_norms(tensors: Mapping[str, Tensor], prefix: str) -> bool:
 
     Args:
         tensors: All tensors under the names of their format.
-        prefix: What precedes the encoder's names.
+        prefix: The prefix of the encoder's names.
     """
     return all(f"{prefix}norm{i}.weight" in tensors for i in range(4))
 

@@ -88,7 +88,7 @@ class Picture:
 
     @property
     def is_turned(self) -> bool:
-        """Whether the EXIF orientation turns or mirrors the stored pixels."""
+        """True if the EXIF orientation turns or mirrors the stored pixels."""
         return self._orientation != 1
 
     def decode(self, reduction: int = 1) -> Tensor:

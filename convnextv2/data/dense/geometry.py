@@ -19,13 +19,13 @@ from convnextv2.data.transforms import resize
 from convnextv2.preprocessing import MAX_ELONGATION, Interpolation
 
 Fit = Literal["cover", "inside"]
-"""How an image is fitted to the canvas before a random factor is applied: to the smallest size that
-covers the canvas ("cover"), or to the largest size that lies inside it ("inside")."""
+"""The size of an image before a random factor is applied: the smallest size that covers the canvas
+("cover"), or the largest size that lies inside it ("inside")."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies on a canvas.
+    """The position of a resized image on a canvas.
 
     The image is resized, and a part of the size of the canvas is cropped from it. The crop may be
     flipped. If it is smaller than the canvas, the right and bottom of the canvas are padding.

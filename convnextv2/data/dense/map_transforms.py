@@ -20,7 +20,7 @@ from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 _TRIES = 10
-"""How many times a crop is drawn again if one class fills too much of it."""
+"""The largest number of times that a crop is drawn again if one class fills too much of it."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 from convnextv2.kernels.gpu.launch import ceil_div, channel_block, chunk, on_device
 
 _POSITIONS = 32
-"""Positions that a program takes at once."""
+"""The number of positions that a program processes at a time."""
 _SHARE = 256
-"""Positions that a program works on in all, if it writes every element and no sums."""
+"""The number of positions that a program processes in all, if it writes elements and no sums."""
 
 
 @triton.jit
@@ -161,12 +161,12 @@ def _backward(
 
 
 class _Work:
-    """How a tensor (..., C) of some images is divided among programs.
+    """The division of a tensor (..., C) of some images among the programs of a launch.
 
     Args:
         x: The tensor.
-        images: How many images there are.
-        adds: Whether programs write sums, of which there should be few.
+        images: The number of images.
+        adds: Whether programs write partial sums, of which there should be few.
     """
 
     def __init__(self, x: Tensor, images: int, *, adds: bool) -> None:
@@ -199,7 +199,7 @@ def gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
 
     Args:
         x: Any shape whose last axis is C, with the positions of the images one after another.
-        images: How many images there are.
+        images: The number of images.
         tanh: Whether GELU has its tanh form.
 
     Returns:
@@ -238,7 +238,7 @@ def gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tenso
     Args:
         x: As for `gelu_squares`.
         gradient: x's shape.
-        images: How many images there are.
+        images: The number of images.
         tanh: Whether GELU has its tanh form.
 
     Returns:
@@ -261,7 +261,7 @@ def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh
         x: As for `gelu_squares`.
         gradient: x's shape.
         scale: (images, C).
-        pull: (images, C), how the gradient goes through the norms of GRN.
+        pull: (images, C), the factor of GELU(x) in the gradient that passes through GRN's norms.
         tanh: Whether GELU has its tanh form.
 
     Returns:

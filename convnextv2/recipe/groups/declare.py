@@ -1,4 +1,4 @@
-"""How a knob is declared."""
+"""The declaration of knobs: default, help text, unit and bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MindCV's recipes imply: MindCV's defaults, and keys that set more than one knob."""
+"""Settings that MindCV's recipes imply: its defaults, and keys that set more than one knob."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.values import convert, is_empty, read_value, show
 
 META = "defaults"
-"""A key in addition to the knobs. It says whose defaults apply to knobs that are left out."""
+"""A key that is not a knob. It says whose defaults apply to knobs that are left out."""
 
 
 def wants_mindcv(meta: Given | None, has_foreign: bool, mistakes: list[Mistake]) -> bool:
