@@ -1,4 +1,4 @@
-"""Decode the images of requests in threads."""
+"""Decodes the images of requests in threads."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Transform(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared."""
+        """The preprocessing of images."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Prepare an image, uint8 (C, H, W)."""
@@ -49,7 +49,7 @@ class Transform(Protocol):
 class Decoders:
     """Decodes images in threads, and bounds the memory that they take together.
 
-    It must be used in one event loop.
+    An object must be used in one event loop only.
 
     Args:
         max_image_pixels: The largest image that is decoded. Twice as many pixels may be decoded at

@@ -28,7 +28,7 @@ class Keys:
 
     @property
     def are_required(self) -> bool:
-        """Whether requests need a key, which is the case if there are any."""
+        """True if requests need a key, that is, if there are any keys."""
         return bool(self._keys)
 
     def read(self) -> bool:

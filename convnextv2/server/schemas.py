@@ -215,7 +215,7 @@ class SegmentResponse(BaseModel):
 class ModelVersion(BaseModel):
     """One version of a model.
 
-    `thresholds` has the probability from which on each class counts, if the kind is multi_label.
+    `thresholds` has the lowest probability at which each class counts, if the kind is multi_label.
     `coverage` is the share of images whose right class is among the possible ones; null if the
     model returns neither possible classes nor foreign images.
     """
@@ -381,13 +381,13 @@ class V2Server(BaseModel):
 
 
 class V2Live(BaseModel):
-    """Whether the server is alive."""
+    """The liveness of the server."""
 
     live: bool
 
 
 class V2Ready(BaseModel):
-    """Whether the server or a model is ready."""
+    """The readiness of the server or of a model."""
 
     ready: bool
 

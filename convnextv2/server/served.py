@@ -136,7 +136,7 @@ class Served:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its batcher is running, if it has one."""
+        """True if its batcher is running, or if it has none."""
         return self.batcher is None or self.batcher.is_alive
 
     @property
@@ -162,7 +162,7 @@ def open_served(
         The model, without a batcher.
 
     Raises:
-        ConvNeXtV2Error: It cannot be opened.
+        ConvNeXtV2Error: The model cannot be opened.
     """
     mark = fingerprint(spec.source)
     opened: Weights | Artifact

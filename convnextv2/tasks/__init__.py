@@ -1,5 +1,5 @@
-"""What a model can learn: one folder for each task.
+"""The tasks that a model can learn, one folder for each.
 
-`training.task.Task` says what a task consists of. A new task touches neither the loop nor the run
+`training.task.Task` defines the parts of a task. A new task changes neither the loop nor the run
 folder nor the other tasks.
 """

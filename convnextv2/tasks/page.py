@@ -1,4 +1,4 @@
-"""What the pages of all tasks share: their places, titles and summaries, and the pre-training."""
+"""Parts that the pages of all tasks share: paths, titles, summaries and the pre-training."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def summary_of(
 
     Args:
         recipe: The recipe.
-        measured: What the evaluation found; None if there was none.
+        measured: The result of the evaluation; None if there was none.
         more: Further entries about the model, which follow its size.
     """
     summary = {
@@ -100,7 +100,7 @@ def summary_of(
 def read_example(read: Callable[[], Example]) -> Example | None:
     """Read an image that a page shows; None, with a line for the user, if that is impossible.
 
-    It may have been damaged or deleted since the evaluation.
+    The image may have been damaged or deleted since the evaluation.
     """
     try:
         return read()
@@ -110,7 +110,7 @@ def read_example(read: Callable[[], Example]) -> Example | None:
 
 
 def page_of(weights: Path, recipe: Recipe) -> Path:
-    """Return where the page of an evaluation belongs; see `report.write_report`."""
+    """Return the path of the page of an evaluation; see `report.write_report`."""
     run = run_of(weights)
     if is_artifact(weights):  # its figures are its own, and the run's page stays
         path = weights / "report.html"
@@ -142,15 +142,15 @@ def _page_of_data(run: Run, recipe: Recipe) -> Path:
 def pretraining(
     source: str, init: Weights | None
 ) -> tuple[Image.Image | None, list[dict[str, Any]] | None]:
-    """Show the pre-training that a run was started from.
+    """Return reconstructions and the log of the pre-training that a run was started from.
 
     Args:
-        source: What the run was started from, the knob `init`.
+        source: The knob `init`, which names the weights that the run was started from.
         init: These weights, if they are open.
 
     Returns:
-        Reconstructions and the log of the pre-training run; None if there is none. A line says so
-        if something is wrong with it, since the report is of another run.
+        The picture of reconstructions and the log of the pre-training run; None for both if there
+        is no such run, or if it cannot be read. In the latter case, a line says why.
     """
     try:
         if init is None:

@@ -40,7 +40,7 @@ class Learned(Protocol):
 
     @property
     def is_validated(self) -> bool:
-        """Whether there are validation images."""
+        """True if there are validation images."""
 
 
 def report_training(
@@ -49,7 +49,7 @@ def report_training(
     """Evaluate the best weights of a finished run on its validation images, and write its report.
 
     Args:
-        task: What the run has learned.
+        task: The task that the run has learned.
         run: The run.
         place: This rank. The other ranks take no part in the report.
         init: The weights that the run was started from, if they are open.

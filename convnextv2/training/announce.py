@@ -14,7 +14,7 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Way
 
 _MANY_IMAGES = 50_000
-"""With at least this many images, training from random weights needs no remark."""
+"""The number of images from which on training from random weights needs no remark."""
 _MAX_COMPARED = 1_000_000
 """Names of training and validation images are compared up to this number of training images."""
 

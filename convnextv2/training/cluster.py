@@ -1,4 +1,4 @@
-"""Predict how fast ranks train together, from the pace of one device and the speed of a link.
+"""Predicts the pace of training on several ranks, from that of one device and the link's speed.
 
 Ranks are placed in a ring, and each sends to its neighbour while it receives from the other one.
 With n ranks and s bytes, moved through a link of b bytes/s with a delay of d for each message,
@@ -10,10 +10,10 @@ Source: P. Patarasuk and X. Yuan, Bandwidth optimal all-reduce algorithms for cl
 workstations, 2009. With `shard`, weights are gathered for the forward pass, those of blocks again
 for the backward pass, and gradients are reduced and scattered.
 
-Communication runs beside the computation where the device allows it. DistributedDataParallel can
-hide what fits beside the last backward pass, which is two thirds of the computation of a batch;
-`shard` can hide what fits beside all of it. So a step takes between two bounds: all is hidden that
-can be, and nothing is hidden.
+Communication overlaps the computation where the device allows it. DistributedDataParallel can
+overlap it with the last backward pass, which is two thirds of the computation of a batch. `shard`
+can overlap it with all of the computation. The duration of a step thus lies between two bounds: as
+much communication as possible is hidden, or none is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import nn
 from convnextv2.model.layers import Block
 
 BUCKET_BYTES = 25 << 20
-"""How many bytes of gradients DistributedDataParallel exchanges at a time."""
+"""The size of the buckets in which DistributedDataParallel exchanges gradients, in bytes."""
 BACKWARD = 2 / 3
 """The share of a batch's computation that is its backward pass."""
 
@@ -37,7 +37,7 @@ class Network:
 
     Attributes:
         parameters: The number of all trained parameters. They are exchanged in float32.
-        in_blocks: The number of those that are in blocks.
+        in_blocks: The number of trained parameters that are in blocks.
         blocks: The number of blocks.
     """
 
@@ -71,7 +71,7 @@ class Cluster:
     message_s: float = 50e-6
 
     def seconds(self, traffic: Traffic) -> float:
-        """Return how long the communication of a step takes by itself."""
+        """Return the duration of the communication of a step by itself, in seconds."""
         return traffic.bytes_sent * 8 / (self.link_gbit * 1e9) + traffic.messages * self.message_s
 
 
@@ -90,12 +90,12 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Step:
-    """How long a step takes on all ranks together, in seconds.
+    """The duration of a step on all ranks together, in seconds.
 
     Attributes:
         compute_s: The computation.
         communication_s: The communication by itself.
-        hidden_s: How much of the communication can run beside the computation at most.
+        hidden_s: The largest part of the communication that can overlap the computation.
     """
 
     compute_s: float
@@ -104,12 +104,12 @@ class Step:
 
     @property
     def least_s(self) -> float:
-        """The whole step if as much communication as possible is hidden."""
+        """The duration of the step if as much communication as possible is hidden, in seconds."""
         return self.compute_s + self.communication_s - self.hidden_s
 
     @property
     def most_s(self) -> float:
-        """The whole step if no communication is hidden."""
+        """The duration of the step if no communication is hidden, in seconds."""
         return self.compute_s + self.communication_s
 
     def shares(self) -> tuple[float, float]:
@@ -119,7 +119,7 @@ class Step:
 
 
 def traffic_of(network: Network, ranks: int, *, sharded: bool, accumulate: int) -> Traffic:
-    """Return what each rank sends in a step.
+    """Compute the data that each rank sends in a step.
 
     Args:
         network: The network.
@@ -147,7 +147,7 @@ def step_of(
     images_per_second: float,
     sharded: bool,
 ) -> Step:
-    """Predict a step.
+    """Predict the duration of a step.
 
     Args:
         network: The network.

@@ -29,7 +29,7 @@ _MIN_EPOCHS = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is to end. It is saved in each checkpoint.
+    """The plan for the end of a run with a time limit. It is saved in each checkpoint.
 
     Times are measured from the start of the run, without the pauses between two processes.
 
@@ -39,8 +39,8 @@ class Plan:
         epochs_s: The durations of the last epochs, with their evaluations.
         eval_s: The duration of the last evaluation; 0 before the first.
         epochs: The number of epochs that the run will have; None in the first epoch.
-        step: The number of steps that were done when that was decided.
-        share: How much of the cosine was done then, from 0 to 1.
+        step: The number of steps that were done when `epochs` was last set.
+        share: The share of the cosine that was done at that step, from 0 to 1.
     """
 
     elapsed_s: float = 0.0
@@ -53,17 +53,18 @@ class Plan:
 
 
 class Deadline:
-    """Decides how many epochs a run has.
+    """Determines the number of epochs of a run from its time limit.
 
     Args:
         seconds: The time for the whole run.
-        progress: The position. Its plan is continued, and every new plan is put there.
+        progress: The position of the run. Its plan is continued, and every new plan is stored in
+            it.
         place: This rank. The clock of the main rank decides.
         steps_per_epoch: Steps in an epoch.
         peak: The highest learning rate.
         floor: The lowest learning rate.
         warmup_factor: The share of `peak` at the first step.
-        began: When the run began, by `clock`.
+        began: The time at which the run began, by `clock`; None for now.
         clock: Returns seconds.
     """
 

@@ -102,7 +102,7 @@ class Keeper:
 
     @property
     def needs_all_ranks(self) -> bool:
-        """Whether a checkpoint can only be written if all ranks take part."""
+        """True if all ranks must take part in writing a checkpoint."""
         return self._channel is not None
 
     @property

@@ -1,4 +1,4 @@
-"""How long a run is, and how often it logs, evaluates and saves."""
+"""The length of a run, and the intervals at which it logs, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convnextv2.recipe.knobs import Recipe
 
 @dataclass(frozen=True)
 class Pace:
-    """The length of a run, and how often the loop logs, evaluates and saves.
+    """The length of a run, and the intervals at which the loop logs, evaluates and saves.
 
     Attributes:
         epochs: The epoch after which the loop ends.

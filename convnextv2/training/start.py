@@ -1,4 +1,4 @@
-"""How a run starts.
+"""The start of a run.
 
 A run starts in one of five ways. The first that applies is taken:
 
@@ -12,7 +12,7 @@ A run starts in one of five ways. The first that applies is taken:
 4. From weights: take the encoder, and the fitting rows of the head, from any weights (`init`).
 5. From scratch: use random weights.
 
-Only this module decides which way it is.
+Only this module chooses the way.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Way(Enum):
 
     @property
     def continues_mindcv(self) -> bool:
-        """Whether the run continues from a MindSpore checkpoint."""
+        """True if the run continues from a MindSpore checkpoint."""
         return self in (Way.CONTINUE_INSIDE, Way.CONTINUE)
 
 
@@ -65,7 +65,7 @@ class Start:
         recipe: The recipe, completed from the initial weights.
         run: The run folder.
         place: This rank.
-        way: How the run starts.
+        way: The way in which the run starts.
         weights: The opened file that `init` names; None if the run resumes or starts from scratch.
             Only `release` changes it.
         began: The time at which the command began, by `time.monotonic`.
@@ -186,7 +186,7 @@ def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | Non
     Args:
         recipe: The recipe that `decide` returned.
         path: The run folder.
-        way: How the run starts.
+        way: The way in which the run starts.
 
     Returns:
         The recipe, the opened weights (None if the way has none), and lines for the user.
@@ -220,7 +220,7 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
     Args:
         recipe: The recipe. With `overwrite`, a run that is already there is deleted.
         path: The run folder.
-        way: How the run starts.
+        way: The way in which the run starts.
 
     Raises:
         RunError: There is nothing to resume, or the folder exists and `overwrite` is off. With

@@ -41,7 +41,7 @@ class Progress:
         last_loss: The loss of the last step; None before the first.
         loss_sum: The sum of the losses since the last line of the log, over all ranks.
         loss_count: The number of these losses.
-        plan: How the run is to end if its time is given; see `training.deadline.Plan`.
+        plan: The plan for the end of the run if it has a time limit; see `training.deadline.Plan`.
     """
 
     step: int = 0
@@ -78,7 +78,7 @@ class Progress:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the evaluation of the last whole epoch is done and logged."""
+        """True if the evaluation of the last complete epoch is finished and logged."""
         return self.closed is None or self.closed >= self.epoch
 
     def take_score(self, score: float) -> bool:

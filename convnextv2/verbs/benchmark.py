@@ -38,7 +38,7 @@ from convnextv2.verbs.options.measuring import BenchmarkOptions
 _BATCH = BenchmarkOptions.knobs["batch_size"]
 WORKS = ("pretrain", "train", "inference", "loader")
 _END_S = 10.0
-"""How long a process may take to end after it has sent its figures."""
+"""The seconds that a process may take to end after it has sent its figures."""
 
 
 @takes(BenchmarkOptions)
@@ -93,10 +93,10 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
 
 
 def _chosen(option: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """Check the values of an option that takes some of a few words, and return each of them once.
+    """Check the values of an option that takes several of a few words, and remove duplicates.
 
     Raises:
-        RecipeError: A value is none of them.
+        RecipeError: A value is none of the allowed words.
     """
     values = [value.strip() for value in values]
     if wrong := [value for value in values if value not in allowed]:

@@ -69,7 +69,7 @@ class _Seen:
     """The outputs of a model for the images that could be read.
 
     Attributes:
-        indices: Their places in the source.
+        indices: The indices of these images in the source.
         targets: The class of each, -1 without labels.
         embeddings: (N, D).
         probs: (N, K); (N, 0) without a classifier.
@@ -84,7 +84,7 @@ class _Seen:
 
 
 _Run = Callable[[Tensor], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""From pixels, uint8 (N, C, H, W), to embeddings and probabilities."""
+"""Maps pixels, uint8 (N, C, H, W), to embeddings (N, D) and probabilities (N, K)."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class _Model:
     """A model that embeds and classifies images.
 
     Attributes:
-        run: From pixels, uint8 (N, C, H, W), to embeddings and probabilities.
+        run: Maps pixels, uint8 (N, C, H, W), to embeddings (N, D) and probabilities (N, K).
         names: The names of its classes; none for an encoder.
-        transform: How it prepares images.
+        transform: The preprocessing of its images.
     """
 
     run: _Run
@@ -284,7 +284,7 @@ def _mistakes(
     """Choose the most confident mistakes, and find the training images nearest to each.
 
     Returns:
-        The mistakes, and what is answered of them in JSON.
+        The mistakes, and their entries in the JSON answer.
     """
     network = restore(opened)
     assert isinstance(network, ConvNeXtV2)

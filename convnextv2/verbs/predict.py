@@ -140,7 +140,7 @@ def classify(
         images: Files and folders.
         recipe: Its device, precision, batch_size, workers, bad_images and max_image_pixels count.
         top_k: Number of classes that are named for each image, if it has one class.
-        prior: For which frequencies of the classes probabilities hold, see `prior_shift`.
+        prior: The frequencies of the classes for which probabilities hold; see `prior_shift`.
         on_bad: Called at the end with name and reason for each image that was left out, because it
             cannot be read.
 

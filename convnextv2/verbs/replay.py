@@ -65,7 +65,7 @@ class Replayed(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether both the loss and the gradient norm are finite."""
+        """True if both the loss and the gradient norm are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -137,7 +137,7 @@ def _lessons(
     class_names: list[str],
     device: torch.device,
 ) -> Lessons | TileLessons | None:
-    """Open the teacher of the run, and give the model what it learned beside the network."""
+    """Open the teacher of the run, and load the trained weights beside the network."""
     if not recipe.teacher:
         return None
     preprocessing = build_preprocessing(recipe)
@@ -245,7 +245,7 @@ def _criterion(recipe: Recipe, description: Description, device: torch.device) -
     if recipe.loss == "jsd":
         recipe = recipe.model_copy(update={"loss": "ce"})
     names = description.class_names
-    # A run of an older version does not tell how frequent its classes were, and made no use of it.
+    # A run of an older version does not state how frequent its classes were, and did not use that.
     counts = description.balance.get("class_counts", [1] * len(names))
     return build_criterion(recipe, build_balance(recipe, np.array(counts), names), device)
 

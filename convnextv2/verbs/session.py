@@ -1,4 +1,4 @@
-"""What `train` and `pretrain` do before and after the training: recipe, ranks, run folder."""
+"""The setup and the end of `train` and `pretrain`: recipe, ranks, run folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         options: The options of the verb. If a run is continued without a recipe, its own is used.
 
     Yields:
-        How the run starts, and where.
+        The start of the run: its recipe, folder, ranks and initial weights.
 
     Raises:
         Stopped: SIGINT, SIGTERM or SIGHUP asked for a stop.
@@ -134,8 +134,8 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
     """Train a task to its end, and leave the ranks.
 
     Args:
-        task: What is learned.
-        start: How the run starts, and where.
+        task: The task to learn.
+        start: The start of the run, from `new_run`.
         examine: Examines the model before the first step and after epochs; None for nothing.
 
     Returns:
@@ -156,7 +156,10 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
 
 
 def _check_not_in_absent_data(path: Path, recipe: Recipe) -> None:
-    """Raise RecipeError if the run folder would make the folder of the data, and be its class."""
+    """Raise RecipeError if the data folder is missing and the run folder would lie in it.
+
+    Creating the run folder would create the data folder, with the run as its only class.
+    """
     root = Path(recipe.data_dir).resolve()
     if recipe.data_dir and not root.exists() and root in path.resolve().parents:
         raise RecipeError(
@@ -188,7 +191,7 @@ def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
 
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
-    """Keep what auto stood for, and the images in a step if the number of ranks has changed."""
+    """Keep the values chosen for `auto`, and the images in a step if the ranks have changed."""
     folder, own = run.last_checkpoint(), run.recipe
     assert folder is not None, "decide() has checked that"
     if recipe.batch_size == "auto":  # what was found at the start is kept
@@ -230,8 +233,8 @@ def _kernels(kernels: choice.Choice, place: Place) -> list[str]:
     """Choose the kernels of this process.
 
     Returns:
-        Lines for the user: how threads of the CPU wait, and the kernels if they are not those that
-        were to be expected.
+        Lines for the user: how threads of the CPU wait, and the kernels if they are not the
+        expected ones.
     """
     kind = place.device.type
     if kind not in ("cpu", "cuda"):

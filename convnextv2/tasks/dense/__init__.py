@@ -1,1 +1,1 @@
-"""What segmentation and detection share: learning from annotated images."""
+"""Learning from annotated images: the code that segmentation and detection share."""

@@ -1,4 +1,4 @@
-"""What the evaluations of segmentors and detectors share."""
+"""The loader with which segmentors and detectors are evaluated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def build_dense_loader(
     transform: Preparation,
     collate: Collate,
 ) -> EvaluationLoader:
-    """Build the batches of an evaluation, of one image each, since images differ in size.
+    """Build the loader of an evaluation. Each batch has one image, since images differ in size.
 
     Args:
         opened: The model, whose run may have a list of bad images.
-        recipe: Says what becomes of bad images. Its `in_channels` are those of the model.
+        recipe: The recipe, which says how bad images are handled. Its `in_channels` are those of
+            the model.
         source: The images.
         place: This rank.
         transform: Prepares the images.

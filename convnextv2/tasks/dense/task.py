@@ -31,8 +31,8 @@ class Dense:
         """Find the images, scan their annotations, and build the network.
 
         Args:
-            start: How the run starts, and where.
-            goal: What the annotations teach.
+            start: The start of the run: its recipe, folder, ranks and initial weights.
+            goal: The goal: segmentation or detection.
 
         Raises:
             MissingPackageError: A package that reads the annotations is not installed.
@@ -89,20 +89,20 @@ class Dense:
         self.score = goal.score if is_watched else None
 
     def _trial(self, model: nn.Module, images: int) -> Tensor:
-        """Run blank images, so that `settle_batch` finds out what a step takes."""
+        """Run blank images, so that `settle_batch` can measure the memory that a step takes."""
         shape = images, self.recipe.in_channels, *self._preprocessing.image_size
         blank = torch.zeros(shape, device=next(model.parameters()).device)
         return self._goal.trial(model, blank, self.recipe)
 
     @property
     def is_validated(self) -> bool:
-        """Whether there are validation images."""
+        """True if there are validation images."""
         return self._validation is not None
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Compute the loss of a batch.
 
-        What the network samples is drawn from PyTorch's own generator, which the loop seeds for
+        The network draws random samples from PyTorch's global generator, which the loop seeds for
         each step.
         """
         images = self._normalise(to_device(batch.pixels, self._place.device))

@@ -198,7 +198,7 @@ def on_device(
     sizes = [(int(each["size"][0]), int(each["size"][1])) for each in targets]
     moved = [
         {
-            # Where masks lie is read by the host.
+            # The host reads the positions of masks, so they stay on the CPU.
             name: value if name == "mask_places" else to_device(value, device)
             for name, value in each.items()
             if name != "size"

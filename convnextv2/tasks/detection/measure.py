@@ -34,18 +34,18 @@ from convnextv2.weights.restore import restore
 SHOWN_FROM = 0.5
 """The least score of the detections that a report shows, and counts as right or wrong."""
 _MATCHED_FROM = 0.5
-"""The least IoU at which a detection of a report counts as the object."""
+"""The least IoU at which a detection matches an object in a report."""
 _LEAST_AREA = 1e-12
-"""Stands for an area of 0, by which nothing can be divided."""
+"""Takes the place of an area of 0 in divisions."""
 
 
 @dataclass(frozen=True)
 class ObjectResults:
-    """What was found in all images, and how good it is.
+    """The detections in all images, and the figures of their evaluation.
 
     Attributes:
         evaluation: The figures, over all ranks.
-        found: What was found in each image, over all ranks, in the order of the images.
+        found: The detections in each image, over all ranks, in the order of the images.
     """
 
     evaluation: DetectionEvaluation
@@ -58,7 +58,7 @@ class MeasuredObjects(Evaluated):
 
     Attributes:
         evaluation: The figures, over all ranks.
-        found: What was found in each image.
+        found: The detections in each image.
     """
 
     evaluation: DetectionEvaluation
@@ -123,7 +123,7 @@ def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> O
 def measure_objects(
     finder: ObjectFinder, batches: Iterable[Batch], source: AnnotatedSource, place: Place
 ) -> ObjectResults:
-    """Compare what a detector finds with the objects that are there.
+    """Compare the detections of a detector with the annotated objects.
 
     Args:
         finder: Finds the objects.
@@ -132,7 +132,7 @@ def measure_objects(
         place: This rank.
 
     Returns:
-        The figures and what was found, over all ranks.
+        The figures and the detections, over all ranks.
 
     Raises:
         DataError: No image could be read.
@@ -158,7 +158,7 @@ def measure_objects(
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """How the detections in one image agree with the objects in it.
+    """The matches between the detections in one image and the objects in it.
 
     Attributes:
         shown: int64 (m,), the rows of the detections whose score is at least `SHOWN_FROM`.

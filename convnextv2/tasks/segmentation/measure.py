@@ -30,16 +30,16 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 WORST = 8
-"""Number of the worst images, which a report shows."""
+"""The number of images with the lowest accuracy that a report shows."""
 
 
 @dataclass(frozen=True, order=True)
 class ImageScore:
-    """How well an image was segmented.
+    """The pixel accuracy of one image.
 
     Attributes:
-        accuracy: The share of its pixels whose class was found.
-        index: The image.
+        accuracy: The share of its labelled pixels whose class was predicted, from 0 to 1.
+        index: The index of the image in its source.
     """
 
     accuracy: float
@@ -53,7 +53,7 @@ class MeasuredMaps(Evaluated):
     Attributes:
         evaluation: The figures, over all ranks.
         worst: The images with the smallest share of right pixels, over all ranks, the worst first.
-        segmenter: What was measured.
+        segmenter: The segmenter that was measured.
     """
 
     evaluation: SegmentationEvaluation
@@ -118,7 +118,7 @@ def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -
 def measure_maps(
     segmenter: Segmenter, batches: Iterable[Batch], source: AnnotatedSource, place: Place
 ) -> tuple[SegmentationEvaluation, list[ImageScore]]:
-    """Compare what a segmenter finds with the label maps.
+    """Compare the predictions of a segmenter with the label maps.
 
     Args:
         segmenter: Finds the classes.

@@ -1,4 +1,4 @@
-"""What to do after a training on labelled images."""
+"""The commands that a report proposes after training on labelled images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from convnextv2.text import typed
 
 
 def next_steps(name: str, lr: float) -> list[tuple[str, str]]:
-    """Return commands that make sense after a training, and what each is good for.
+    """Return commands that make sense after a training, and the purpose of each.
 
     Args:
-        name: The run folder, as it is to be written.
+        name: The run folder, as the commands name it.
         lr: The learning rate of the run.
     """
     name = typed(name)

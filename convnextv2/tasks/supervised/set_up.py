@@ -74,7 +74,7 @@ def set_up(
         recipe: The recipe. It names the images, and says how they are prepared for weights that are
             not an artifact.
         place: This rank.
-        prior: For which frequencies of the classes probabilities hold, see `prior_shift`.
+        prior: The frequencies of the classes for which probabilities hold; see `prior_shift`.
 
     Raises:
         CheckpointError: The weights have no classes, or contradict the recipe.

@@ -46,9 +46,9 @@ class Supervised:
         """Build the network, with `init` from another classifier or an FCMAE run.
 
         Args:
-            start: How the run starts, and where.
+            start: The start of the run: its recipe, folder, ranks and initial weights.
             sources: The images for training and for validation.
-            goal: What the labels teach.
+            goal: The goal: one class for each image, or any number of labels.
 
         Raises:
             RecipeError: `num_classes` is less than the number of classes in the data.
@@ -115,7 +115,7 @@ class Supervised:
         return model
 
     def _trial(self, model: nn.Module, images: int) -> Tensor:
-        """Run blank images, so that `settle_batch` finds out what a step takes."""
+        """Run blank images, so that `settle_batch` can measure the memory that a step takes."""
         device = next(model.parameters()).device
         blank = torch.zeros(images * self._versions, *self._image_shape, device=device)
         if self._lessons is not None:
@@ -125,7 +125,7 @@ class Supervised:
 
     @property
     def is_validated(self) -> bool:
-        """Whether there are validation images."""
+        """True if there are validation images."""
         return self._validation is not None
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -208,7 +208,7 @@ class Supervised:
 
 
 def part_of(batch: Batch, chosen: Tensor) -> Batch:
-    """Take some images of a batch, bool (N,). The target of those without a label becomes 0."""
+    """Take the images of a batch that `chosen`, bool (N,), marks. A missing label becomes 0."""
     # The pixels are taken as they lie in memory, channels last.
     pixels = batch.pixels.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
     return Batch(pixels, batch.targets[chosen].clamp(min=0), batch.indices[chosen])

@@ -36,7 +36,7 @@ from convnextv2.verbs.answers.weights import (
 
 
 class Answer(NamedTuple):
-    """How a verb answers.
+    """The form of a verb's answer in JSON.
 
     Attributes:
         kind: A TypedDict of one of the modules in this folder.

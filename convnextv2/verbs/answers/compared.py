@@ -12,12 +12,12 @@ from convnextv2.verbs.answers.keys import WrittenPath, means
 class PairedFigures(TypedDict):
     """A model compared with the first one, image by image."""
 
-    images: Annotated[int, means("The images that both could read.")]
-    gained: Annotated[int, means("Images that only this model gets right.")]
-    lost: Annotated[int, means("Images that only the first model gets right.")]
-    difference: Annotated[float, means("Accuracy less that of the first model, from -1 to 1.")]
+    images: Annotated[int, means("The number of images that both could read.")]
+    gained: Annotated[int, means("The number of images that only this model gets right.")]
+    lost: Annotated[int, means("The number of images that only the first model gets right.")]
+    difference: Annotated[float, means("The accuracy minus that of the first model, from -1 to 1.")]
     interval: Annotated[list[float], means("The 95 % interval of the difference.")]
-    p_value: Annotated[float, means("McNemar's exact test, two-sided.")]
+    p_value: Annotated[float, means("The p-value of McNemar's exact test, two-sided.")]
 
 
 class ComparedModel(TypedDict):
@@ -37,19 +37,19 @@ class Comparison(TypedDict):
 
 
 class Probed(TypedDict):
-    """What probes of frozen features found."""
+    """The accuracy of probes of frozen features."""
 
     weights: Annotated[str, means("The path of the weights or the artifact.")]
     knn: Annotated[float, means("The accuracy of the nearest neighbours, from 0 to 1.")]
     linear: Annotated[float, means("The accuracy of the linear probe, from 0 to 1.")]
     l2: Annotated[float, means("The regularisation of the linear probe.")]
     commonest: Annotated[float, means("The share of the most frequent class.")]
-    training_images: Annotated[int, means("The training images.")]
-    validation_images: Annotated[int, means("The validation images.")]
+    training_images: Annotated[int, means("The number of training images.")]
+    validation_images: Annotated[int, means("The number of validation images.")]
 
 
 class ExplainedImage(TypedDict):
-    """What speaks for the answer to one image."""
+    """The explanation of the answer for one image."""
 
     image: Annotated[str, means("The path of the image.")]
     target: Annotated[str, means("The class that is explained.")]
@@ -78,8 +78,8 @@ class ExplainedMistake(TypedDict):
     """An image that the classifier gets wrong."""
 
     image: Annotated[str, means("The path of the image.")]
-    target: Annotated[str, means("The class that its label says.")]
-    answer: Annotated[str, means("The class that the classifier says.")]
+    target: Annotated[str, means("The class of its label.")]
+    answer: Annotated[str, means("The class that the classifier predicts.")]
     prob: Annotated[float, means("The probability of the answer, from 0 to 1.")]
     nearest: Annotated[list[NearImage], means("The nearest training images, the nearest first.")]
 

@@ -10,7 +10,7 @@ from convnextv2.verbs.answers.keys import Lines, WrittenPath, means
 
 
 class Sides(TypedDict):
-    """Sides of images."""
+    """The smallest, median and largest side of the images."""
 
     min: Annotated[int, means("In pixels.")]
     median: Annotated[float, means("In pixels.")]
@@ -18,16 +18,16 @@ class Sides(TypedDict):
 
 
 class CorrectedData(TypedDict):
-    """What is left of a data set without its faults."""
+    """A data set after the faults that an audit found are left out."""
 
     path: Annotated[str | None, means("The table or folder for data_dir; null if nothing is left.")]
-    images: Annotated[int, means("The images in it.")]
+    images: Annotated[int, means("The number of images in it.")]
     dropped: Annotated[dict[str, int], means("Reason: number of images that are left out.")]
-    changed: Annotated[int, means("The labels that were changed.")]
+    changed: Annotated[int, means("The number of labels that were changed.")]
 
 
 class ClassImages(TypedDict):
-    """How often a class occurs."""
+    """The number of images, objects or pixels of a class."""
 
     name: Annotated[str, means("The name of the class.")]
     images: Annotated[dict[str, int], means("Split: number of images that have it.")]
@@ -35,35 +35,37 @@ class ClassImages(TypedDict):
 
 
 class Audited(TypedDict):
-    """What an audit found. `audit.json` has the findings as well."""
+    """The result of an audit. `audit.json` has the findings as well."""
 
     out: WrittenPath
     data: Annotated[str, means("The folder or table.")]
     task: Annotated[str, means("classification, segmentation or detection.")]
-    images: Annotated[int, means("The images.")]
+    images: Annotated[int, means("The number of images.")]
     splits: Annotated[dict[str, int], means("Split: number of images.")]
     classes: Annotated[list[ClassImages], means("The classes.")]
     width: Annotated[Sides, means("The widths.")]
     height: Annotated[Sides, means("The heights.")]
     formats: Annotated[dict[str, int], means("Format: number of files.")]
     bands: Annotated[dict[str, int], means("Number of bands: number of files.")]
-    file_bytes: Annotated[int, means("The size of all files.")]
+    file_bytes: Annotated[int, means("The size of all files, in bytes.")]
     counts: Annotated[dict[str, int], means("Kind of finding: how many there are.")]
-    annotations: Annotated[list[str], means("What is wrong with annotations.")]
+    annotations: Annotated[list[str], means("The defects of the annotations.")]
     notes: Lines
-    labels: Annotated[str, means("How wrong labels were looked for, or why they were not.")]
+    labels: Annotated[
+        str, means("A message about the search for wrong labels, or about why there was none.")
+    ]
     corrected: CorrectedData
-    seconds: Annotated[float, means("The time that it took.")]
+    seconds: Annotated[float, means("The duration, in seconds.")]
 
 
 class PackedImages(TypedDict):
     """Images that were packed into tar files."""
 
     path: Annotated[str, means("The folder of the tar files.")]
-    shards: Annotated[int, means("The tar files.")]
-    kept: Annotated[int, means("How many of them were there already.")]
-    images: Annotated[int, means("The images.")]
-    size: Annotated[int, means("Bytes of all tar files.")]
+    shards: Annotated[int, means("The number of tar files.")]
+    kept: Annotated[int, means("The number of tar files that were there already.")]
+    images: Annotated[int, means("The number of images.")]
+    size: Annotated[int, means("The size of all tar files, in bytes.")]
 
 
 _Channels = Annotated[list[float | None], means("One number for each channel.")]
@@ -77,8 +79,8 @@ _DeepChannels = Annotated[
 Statistics = TypedDict(
     "Statistics",
     {
-        "images": Annotated[int, means("The images that were measured.")],
-        "images_given": Annotated[int, means("The images that there are.")],
+        "images": Annotated[int, means("The number of images that were measured.")],
+        "images_given": Annotated[int, means("The number of images in the data set.")],
         "in_channels": Annotated[int, means("The number of channels.")],
         "mean": _Channels,
         "std": _Channels,
@@ -94,8 +96,12 @@ Statistics = TypedDict(
         "percentiles_exact": NotRequired[
             Annotated[bool, means("Whether the percentiles are exact; else to 0.4 %.")]
         ],
-        "nan_or_no_data": NotRequired[Annotated[list[int], means("Values of each channel.")]],
-        "infinite": NotRequired[Annotated[list[int], means("Values of each channel.")]],
+        "nan_or_no_data": NotRequired[
+            Annotated[list[int], means("The number of such values in each channel.")]
+        ],
+        "infinite": NotRequired[
+            Annotated[list[int], means("The number of such values in each channel.")]
+        ],
         "other_bands": Annotated[list[str], means("Files with another number of channels.")],
         "unreadable": Annotated[list[str], means("Files that cannot be read, and why.")],
     },

@@ -1,4 +1,4 @@
-"""What the answers of several verbs share: how a key is described, and keys that recur."""
+"""Parts that the answers of several verbs share: the description of a key, and common keys."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def means(meaning: str) -> Any:
 
 WrittenPath = Annotated[str, means("The path that was written.")]
 Sha256 = Annotated[str, means("SHA-256 of the weights, in hexadecimal.")]
-Licence = Annotated[str, means("What the licence asks for; empty if nothing is known.")]
+Licence = Annotated[str, means("The requirements of the licence; empty if nothing is known.")]
 HowPrepared = Annotated[
-    dict[str, Any], means("How evaluation images are prepared; see `model.json`.")
+    dict[str, Any], means("The preprocessing of evaluation images; see `model.json`.")
 ]
-Provenance = Annotated[dict[str, Any], means("Where the weights came from.")]
+Provenance = Annotated[dict[str, Any], means("The origin of the weights.")]
 ClassNames = Annotated[list[str], means("The classes in the order of their numbers.")]
 Lines = Annotated[list[str], means("Lines for people.")]

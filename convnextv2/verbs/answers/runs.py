@@ -12,41 +12,47 @@ from convnextv2.verbs.answers.keys import means
 class Replayed(TypedDict):
     """One image of a step that was not finite."""
 
-    name: Annotated[str, means("The image.")]
+    name: Annotated[str, means("The name of the image.")]
     target: Annotated[str, means("Its class; empty without labels.")]
     loss: Annotated[float | None, means("The loss of this image alone.")]
     gradient_norm: Annotated[float | None, means("The norm of its gradient.")]
 
 
 class PlannedCluster(TypedDict):
-    """What a recipe will cost on several devices.
+    """The predicted cost of a recipe on several devices.
 
-    The least figures hold if as much communication as possible runs beside the computation, the
-    most if none does.
+    The `least_` figures hold if as much communication as possible overlaps the computation, the
+    `most_` figures if none does.
     """
 
-    ranks: Annotated[int, means("The devices.")]
-    global_batch: Annotated[int, means("The images in a step, on all devices together.")]
-    parameters: Annotated[int, means("The parameters that are trained.")]
-    mbytes_per_step: Annotated[float, means("What each device sends in a step, in MB.")]
-    compute_s: Annotated[float, means("The computation of a step.")]
-    communication_s: Annotated[float, means("The communication of a step by itself.")]
-    steps: Annotated[int, means("The steps of the whole run.")]
-    least_hours: Annotated[float, means("The time of the whole run, at least.")]
-    most_hours: Annotated[float, means("The time of the whole run, at most.")]
-    least_share: Annotated[float, means("The share of waiting for communication, at least.")]
-    most_share: Annotated[float, means("The share of waiting for communication, at most.")]
+    ranks: Annotated[int, means("The number of devices.")]
+    global_batch: Annotated[int, means("The number of images in a step, on all devices together.")]
+    parameters: Annotated[int, means("The number of trained parameters.")]
+    mbytes_per_step: Annotated[float, means("The data that each device sends in a step, in MB.")]
+    compute_s: Annotated[float, means("The time for the computation of a step, in seconds.")]
+    communication_s: Annotated[
+        float, means("The time for the communication of a step by itself, in seconds.")
+    ]
+    steps: Annotated[int, means("The number of steps of the whole run.")]
+    least_hours: Annotated[float, means("The shortest time of the whole run, in hours.")]
+    most_hours: Annotated[float, means("The longest time of the whole run, in hours.")]
+    least_share: Annotated[
+        float, means("The smallest share of the time that is spent waiting for communication.")
+    ]
+    most_share: Annotated[
+        float, means("The largest share of the time that is spent waiting for communication.")
+    ]
 
 
 class Planned(TypedDict):
-    """What a recipe will cost on this machine."""
+    """The predicted cost of a recipe on this machine."""
 
     verb: Annotated[str, means("train or pretrain.")]
-    images_per_second: Annotated[float, means("The pace of training.")]
+    images_per_second: Annotated[float, means("The pace of training, in images per second.")]
     data_wait: NotRequired[Annotated[float, means("The share of the time spent waiting for data.")]]
     memory_gib: NotRequired[Annotated[float, means("The peak memory of the host.")]]
-    epochs: Annotated[int, means("The epochs of the whole run.")]
-    steps: Annotated[int, means("The steps of the whole run.")]
+    epochs: Annotated[int, means("The number of epochs of the whole run.")]
+    steps: Annotated[int, means("The number of steps of the whole run.")]
     hours: Annotated[float, means("The time of the whole run, without evaluation.")]
     disk_gib: NotRequired[Annotated[float, means("The disk space of the run folder.")]]
     cluster: NotRequired[Annotated[PlannedCluster, means("With `ranks`.")]]
@@ -58,14 +64,16 @@ class Benchmarked(TypedDict):
     work: Annotated[str, means("pretrain, train, inference or loader.")]
     model: Annotated[str, means("The size; empty for loader.")]
     backend: Annotated[str, means("The engine.")]
-    images_per_second: NotRequired[Annotated[float, means("The median.")]]
-    spread: NotRequired[Annotated[float, means("Half the interquartile range, over the median.")]]
-    memory_mib: NotRequired[Annotated[float, means("The peak beyond what the imports took.")]]
-    failure: NotRequired[Annotated[str, means("Why there is no figure.")]]
+    images_per_second: NotRequired[Annotated[float, means("The median pace.")]]
+    spread: NotRequired[
+        Annotated[float, means("Half the interquartile range, divided by the median.")]
+    ]
+    memory_mib: NotRequired[Annotated[float, means("The peak memory beyond that of the imports.")]]
+    failure: NotRequired[Annotated[str, means("The reason why there are no figures.")]]
 
 
 class RecipeLine(TypedDict):
     """One recipe that comes with the package."""
 
-    name: Annotated[str, means("What `--config` takes.")]
+    name: Annotated[str, means("The name that `--config` takes.")]
     summary: Annotated[str, means("The first line of the file.")]

@@ -10,7 +10,7 @@ from convnextv2.verbs.answers.keys import ClassNames, means
 
 
 class _Evaluation(TypedDict):
-    """What the figures of all kinds of models begin with."""
+    """The keys with which the figures of all kinds of models begin."""
 
     weights: Annotated[str, means("The path of the weights or the artifact.")]
     report: Annotated[str, means("The path of the page for people.")]
@@ -46,10 +46,18 @@ class ValidatedLabels(_Evaluation):
     unknown: Annotated[int, means("The number of labels that are not known.")]
     empty: Annotated[int, means("The number of images that have none of the classes.")]
     absent: Annotated[int, means("The number of classes that no image has.")]
-    at_half: Annotated[LabelFigures, means("If a label counts from 0.5 on.")]
-    fitted: Annotated[LabelFigures | None, means("At the thresholds; null without them.")]
-    thresholds: Annotated[list[float], means("One for each class; empty if there are none.")]
-    together: Annotated[list[list[int]], means("The number of images that have both classes.")]
+    at_half: Annotated[
+        LabelFigures, means("The figures if labels count from a probability of 0.5 on.")
+    ]
+    fitted: Annotated[
+        LabelFigures | None, means("The figures at the fitted thresholds; null without them.")
+    ]
+    thresholds: Annotated[
+        list[float], means("The threshold of each class; empty if there are none.")
+    ]
+    together: Annotated[
+        list[list[int]], means("For each pair of classes, the images that have both.")
+    ]
 
 
 class ClassOfPixels(TypedDict):
@@ -88,9 +96,9 @@ class AveragePrecision(TypedDict):
     ap: Annotated[float | None, means("The mean over IoU from 0.5 to 0.95; null without objects.")]
     ap50: Annotated[float | None, means("At an IoU of 0.5.")]
     ap75: Annotated[float | None, means("At an IoU of 0.75.")]
-    ap_small: Annotated[float | None, means("That of objects below 32 x 32 pixels.")]
-    ap_medium: Annotated[float | None, means("That of objects between these.")]
-    ap_large: Annotated[float | None, means("That of objects above 96 x 96 pixels.")]
+    ap_small: Annotated[float | None, means("The AP of objects below 32 x 32 pixels.")]
+    ap_medium: Annotated[float | None, means("The AP of objects between these sizes.")]
+    ap_large: Annotated[float | None, means("The AP of objects above 96 x 96 pixels.")]
     recall: Annotated[float | None, means("The mean of the largest recall.")]
     by_class: Annotated[list[float | None], means("ap of each class; null without objects.")]
     by_class50: Annotated[list[float | None], means("ap50 of each class.")]
@@ -101,31 +109,31 @@ class ValidatedObjects(_Evaluation):
 
     objects: Annotated[list[int], means("The number of objects of each class, without crowds.")]
     found: Annotated[int, means("The number of objects found, at any score.")]
-    ap: Annotated[float | None, means("That of masks if there are any, else that of boxes.")]
+    ap: Annotated[float | None, means("The AP of masks if there are any, else that of boxes.")]
     ap50: Annotated[float | None, means("The same at an IoU of 0.5.")]
     ap75: Annotated[float | None, means("The same at an IoU of 0.75.")]
-    box_ap: NotRequired[Annotated[float | None, means("That of boxes, if there are masks.")]]
+    box_ap: NotRequired[Annotated[float | None, means("The AP of boxes, if there are masks.")]]
     box_ap50: NotRequired[Annotated[float | None, means("The same at an IoU of 0.5.")]]
     boxes: Annotated[AveragePrecision, means("The figures of boxes.")]
     masks: Annotated[AveragePrecision | None, means("The figures of masks; null without masks.")]
 
 
 class CoverageFound(TypedDict):
-    """How the "unknown" answer fares on images that it was not fitted on."""
+    """The quality of the "unknown" answer on images that it was not fitted on."""
 
     asked: Annotated[float, means("The coverage that was asked for.")]
     covered: Annotated[float, means("The share of images whose right class is possible.")]
     images: Annotated[int, means("The number of these images.")]
     fitted_images: Annotated[int, means("The number of images that it was fitted on.")]
-    mean_possible: Annotated[float, means("How many classes are possible, on average.")]
+    mean_possible: Annotated[float, means("The mean number of possible classes.")]
     none_possible: Annotated[float, means("The share of images without a possible class.")]
     foreign: Annotated[float, means("The share of images that count as foreign.")]
 
 
 class AnswersFound(TypedDict):
-    """How often the most probable class is one of several right ones."""
+    """The accuracy if an image may have several right classes."""
 
-    top1: Annotated[float, means("The share of images.")]
+    top1: Annotated[float, means("The share of images whose most probable class is a right one.")]
     images: Annotated[int, means("The number of images with a right class.")]
 
 

@@ -1,4 +1,4 @@
-"""What the options of several verbs share: groups of knobs, help texts and the option `json`."""
+"""Parts that the options of several verbs share: knobs, help texts and the option `json`."""
 
 from __future__ import annotations
 
