@@ -1,160 +1,30 @@
 """Weights of the first ConvNeXt are starts: each library's own network gives the same outputs."""
 
 import copy
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torchvision
-from timm.models.convnext import ConvNeXt as NetworkOfTimm
-from torch import Tensor, nn
-from torchvision.models.convnext import CNBlockConfig
-from transformers import (
-    AutoModel,
-    ConvNextConfig,
-    ConvNextForImageClassification,
-    DINOv3ConvNextConfig,
-    DINOv3ConvNextModel,
-)
+from torch import nn
 
 from convnextv2.errors import CheckpointError
-from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.adapt import load_encoder
-from convnextv2.weights.build import build_model
-from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.description import Description
-from convnextv2.weights.opened import Weights, open_weights
+from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
-from convnextv2.weights.safetensors import save_weights
 
-DEPTHS, DIMS = (1, 2, 1, 1), (8, 16, 24, 32)
-IMAGES = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Make every parameter random, layer scales of both signs included."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.double().parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator) + 0.05)
-    return model.eval()
-
-
-def blocks_of_torchvision() -> list[CNBlockConfig]:
-    following = [*DIMS[1:], None]
-    return [CNBlockConfig(*of) for of in zip(DIMS, following, DEPTHS, strict=True)]
-
-
-class OfficialBlock(nn.Module):
-    """The block of facebookresearch/ConvNeXt with its names, written after the paper."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1, self.pwconv2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-        self.gamma = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.gamma * self.pwconv2(nn.functional.gelu(self.pwconv1(y)))
-        return x + y.permute(0, 3, 1, 2)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (N, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Official(nn.Module):
-    """The network of facebookresearch/ConvNeXt with its names; DINOv3's own files have them too."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(3, DIMS[0], 4, 4), ChannelNorm(DIMS[0], eps=1e-6))]
-        )
-        for narrow, wide in zip(DIMS[:-1], DIMS[1:], strict=True):
-            down = nn.Sequential(ChannelNorm(narrow, eps=1e-6), nn.Conv2d(narrow, wide, 2, 2))
-            self.downsample_layers.append(down)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(OfficialBlock(dim) for _ in range(depth)))
-            for dim, depth in zip(DIMS, DEPTHS, strict=True)
-        )
-        self.norm = nn.LayerNorm(DIMS[-1], eps=1e-6)
-        self.head = nn.Linear(DIMS[-1], classes) if classes else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        for down, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(down(x))
-        return self.head(self.norm(x.mean((2, 3))))
-
-
-def timm_model(name: str = "convnext_tiny", **arguments) -> nn.Module:
-    return timm.create_model(
-        name, **({"depths": DEPTHS, "dims": DIMS, "num_classes": 5} | arguments)
-    )
-
-
-def transformers_model() -> nn.Module:
-    config = ConvNextConfig(
-        hidden_sizes=list(DIMS), depths=list(DEPTHS), num_labels=5, layer_norm_eps=1e-6
-    )
-    return ConvNextForImageClassification(config)
-
-
-def dinov3_model() -> nn.Module:
-    return DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[*DIMS], depths=[*DEPTHS]))
-
-
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "timm-v1": timm_model,
-    "timm-v1, convolutional MLP": lambda: timm_model("convnext_atto"),
-    "timm-v1, without layer scale": lambda: NetworkOfTimm(
-        depths=DEPTHS, dims=DIMS, num_classes=5, ls_init_value=None
-    ),  # timm.create_model passes no None on
-    "official-v1": lambda: Official(5),
-    "official-v1, without head": lambda: Official(0),
-    "torchvision-v1": lambda: torchvision.models.convnext.ConvNeXt(
-        blocks_of_torchvision(), num_classes=5
-    ),
-    "transformers-v1": transformers_model,
-    "dinov3-v1": dinov3_model,
-}
-
-
-def outputs(model: nn.Module, images: Tensor = IMAGES) -> Tensor:
-    """Return the logits, or the pooled features of a network without a head."""
-    with torch.inference_mode():
-        found = model.double().eval()(images)
-    return next(
-        (getattr(found, name) for name in ("logits", "pooler_output") if hasattr(found, name)),
-        found,
-    )
-
-
-def ours(weights: Weights) -> nn.Module:
-    """Build our network in float64, which `restore` would round to float32."""
-    model = build_model(weights.description).double()
-    model.load_state_dict(weights.tensors)
-    return model
-
-
-def save(model: nn.Module, path: Path) -> Path:
-    torch.save({name: tensor.clone() for name, tensor in model.state_dict().items()}, path)
-    return path
-
-
-def hub_folder(folder: Path, model: nn.Module, config: dict) -> Path:
-    folder.mkdir()
-    save(model, folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+from .first_versions import (
+    DEPTHS,
+    DIMS,
+    IMAGES,
+    MODELS,
+    Official,
+    hub_folder,
+    ours,
+    outputs,
+    randomised,
+    save,
+    timm_model,
+)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -300,138 +170,3 @@ def test_layouts_of_dinov3_say_so(tmp_path: Path) -> None:
     weights = open_weights(tmp_path / "dinov3.pth")
     assert "EUPE's licence is for research only" in weights.origin.notice
     assert [reason for _, reason in weights.left_out] == ["norms of a backbone's outputs"] * 2
-
-
-def untrained_grn(folder: Path, size: str = "custom", **arguments) -> tuple[ConvNeXtV2, Weights]:
-    """Return a model in which all but GRN is random, and its weights."""
-    model = ConvNeXtV2(DEPTHS, DIMS, **({"num_classes": 5} | arguments))
-    model = randomised(model).float()
-    for name, parameter in model.named_parameters():
-        if ".grn." in name:
-            parameter.data.zero_()
-    save_weights(folder, model.state_dict(), Description("classifier", size, model.arguments))
-    return model, open_weights(folder / "model.safetensors")
-
-
-@pytest.mark.parametrize("size", ["custom", "convnextv2_atto", "convnextv2_xlarge"])
-def test_timm_reads_first_versions_written_for_it(size: str, tmp_path: Path) -> None:
-    model, weights = untrained_grn(tmp_path / "ours", size, gelu="tanh")
-    convert_weights(weights, "timm-v1", tmp_path / "timm")
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
-    assert "grn" not in " ".join(theirs.state_dict())
-    assert (outputs(theirs) - outputs(model)).abs().max() < 1e-10
-
-
-def test_torchvision_and_the_official_code_read_first_versions(tmp_path: Path) -> None:
-    model, weights = untrained_grn(tmp_path / "ours")
-    for target, theirs in (
-        ("torchvision-v1", MODELS["torchvision-v1"]()),
-        ("official-v1", Official(5)),
-    ):
-        convert_weights(weights, target, tmp_path / f"{target}.pth")
-        state = torch.load(tmp_path / f"{target}.pth", weights_only=True)
-        theirs.load_state_dict(state["model"] if target == "official-v1" else state)
-        assert (outputs(theirs) - outputs(model)).abs().max() < 1e-10
-
-
-def test_transformers_reads_first_versions(tmp_path: Path) -> None:
-    model, weights = untrained_grn(tmp_path / "ours", norm_eps=1e-5)
-    convert_weights(weights, "transformers-v1", tmp_path / "hf")
-    theirs = ConvNextForImageClassification.from_pretrained(tmp_path / "hf")
-    assert (outputs(theirs) - outputs(model)).abs().max() < 1e-10
-
-    model, weights = untrained_grn(tmp_path / "dino", norm_eps=1e-5, inner_eps=1e-5)
-    lines = convert_weights(weights, "dinov3-v1", tmp_path / "dinov3")
-    assert any("the head is left out" in line for line in lines)
-    theirs = AutoModel.from_pretrained(tmp_path / "dinov3")
-    assert isinstance(theirs, DINOv3ConvNextModel)
-    model.head = None
-    assert (outputs(theirs) - outputs(model)).abs().max() < 1e-10
-
-
-@pytest.mark.parametrize("target", ["official-v1", "timm-v1", "mmpretrain-v1", "torchvision-v1"])
-def test_a_first_version_comes_back_bit_for_bit(target: str, tmp_path: Path) -> None:
-    model, weights = untrained_grn(tmp_path / "ours")
-    convert_weights(weights, target, tmp_path / "x.pth")
-    back = open_weights(tmp_path / "x.pth")
-    assert back.origin.format == target
-    assert all(torch.equal(back.tensors[n], tensor) for n, tensor in model.state_dict().items())
-
-
-def test_a_grn_that_has_learned_has_no_way_back(tmp_path: Path) -> None:
-    model, _ = untrained_grn(tmp_path / "ours")
-    model.stages[1][0].grn.beta.data[3] = 1e-3
-    description = Description("classifier", "custom", model.arguments)
-    save_weights(tmp_path / "learned", model.state_dict(), description)
-    learned = open_weights(tmp_path / "learned" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"to = timm-v1: GRN is not zero \(1 tensors"):
-        convert_weights(learned, "timm-v1", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-FORMS = ("v2", "v2_without_grn", "v1")
-
-
-def of_form(block: str, *, trained_grn: bool = True, **arguments) -> ConvNeXtV2:
-    model = randomised(ConvNeXtV2(DEPTHS, DIMS, num_classes=5, block=block, **arguments))
-    if not trained_grn:
-        for name, parameter in model.named_parameters():
-            if ".grn." in name:
-                torch.nn.init.zeros_(parameter)
-    return model
-
-
-def save_ours(model: ConvNeXtV2, folder: Path) -> Weights:
-    save_weights(folder, model.state_dict(), Description("classifier", "custom", model.arguments))
-    return open_weights(folder)
-
-
-@pytest.mark.parametrize("block", FORMS)
-def test_our_own_files_keep_the_form_of_the_blocks(block: str, tmp_path: Path) -> None:
-    model = of_form(block)
-    weights = save_ours(model, tmp_path / "ours")
-    assert weights.description.arguments.get("block", "v2") == block
-    # Versions that know one form only can read every file that has no other.
-    assert ("block" in weights.description.arguments) == (block != "v2")
-    assert torch.equal(outputs(restore(weights)), outputs(model))
-
-
-@pytest.mark.parametrize("block", ["v2_without_grn", "v1"])
-@pytest.mark.parametrize(
-    ("target", "architecture"), [("timm", "convnextv2_tiny"), ("timm-v1", "convnext_tiny")]
-)
-def test_every_form_is_written_for_both_versions_of_a_library(
-    block: str, target: str, architecture: str, tmp_path: Path
-) -> None:
-    model = of_form(block)
-    lines = convert_weights(save_ours(model, tmp_path / "ours"), target, tmp_path / "theirs")
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'theirs'}", pretrained=True)
-    assert theirs.default_cfg["architecture"] == architecture
-    assert any("layer scale" in line or "GRN" in line for line in lines) == (
-        (block, target) != ("v1", "timm-v1")
-    )
-    # The file is float32, and float64 weights are rounded once.
-    assert (outputs(theirs) - outputs(model)).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("block", FORMS)
-@pytest.mark.parametrize("wanted", FORMS)
-def test_a_model_of_another_form_starts_with_the_same_outputs(block: str, wanted: str) -> None:
-    source, model = of_form(block, trained_grn=False), of_form(wanted)
-    report = load_encoder(model, source.state_dict(), source="x")
-    assert (outputs(model) - outputs(source)).abs().max() < 1e-6
-    assert not report.fresh
-    told = "\n".join(report.lines())
-    if block != wanted:
-        assert report.adapted or report.left_out
-    assert "differ" not in told
-    named = [*report.loaded, *(name for name, _ in report.adapted)]
-    assert sorted(named) == sorted(model.state_dict())
-
-
-@pytest.mark.parametrize("wanted", ["v2_without_grn", "v1"])
-def test_a_grn_that_is_left_out_is_said_to_change_the_features(wanted: str) -> None:
-    source, model = of_form("v2"), of_form(wanted)
-    told = "\n".join(load_encoder(model, source.state_dict(), source="x").lines())
-    assert f"block = {wanted} has no GRN, so the features will differ" in told
-    assert (outputs(model) - outputs(source)).abs().max() > 1e-3
