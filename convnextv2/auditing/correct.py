@@ -19,9 +19,9 @@ from convnextv2.data.dense.class_table import find_class_table
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.rle import Rle, to_json
 from convnextv2.data.manifest import Words
-from convnextv2.data.manifest.columns import rate
+from convnextv2.data.manifest.columns import NAMES, rate
 from convnextv2.data.manifest.label_sets import reads_several
-from convnextv2.data.manifest.labels import MISSING
+from convnextv2.data.manifest.labels import MISSING, whole_numbers
 from convnextv2.data.split_names import kind_of
 from convnextv2.files import replacing, write_json
 from convnextv2.text import typed
@@ -131,7 +131,9 @@ def _write_table(images: Images, kept: Sequence[int], labels: Sequence[str], pat
     if images.is_multi_label:
         head += images.class_names
     elif images.targets is not None:
-        head.append("label")
+        # A column "label" of 1.0, 2.0, ... would be taken for the whole numbers of pandas.
+        written = {labels[i]: labels[i] for i in kept}
+        head.append("label" if whole_numbers(written) == written else NAMES)
     head += ["split"] * has_splits
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -76,6 +76,18 @@ def test_classes_that_look_like_lists_stay_classes(here: Path) -> None:
     assert training.class_names == ("cat", "cat;dog", "dog") and not training.is_multi_label
 
 
+@pytest.mark.parametrize(
+    "classes", [("1", "1.0"), ("1.0", "2.0"), ("01", "1"), ("1000", "1e3"), ("None", "True")]
+)
+def test_classes_that_look_like_numbers_stay_classes(here: Path, classes: tuple[str, ...]) -> None:
+    training, validation = read_back(corrected(folders(*classes)))
+    assert training.class_names == classes
+    for source in (training, validation):
+        assert source is not None and source.targets is not None
+        named = [classes[target] for target in source.targets]
+        assert named == [Path(name).parent.name for name in source.names]
+
+
 def test_classes_called_like_other_columns_stay_classes(here: Path) -> None:
     place([f"{i}.jpg" for i in range(4)])
     images = listed(

@@ -46,6 +46,9 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 ROLES = tuple(_NAMES)
+_TEXT = ("classname", "labelname", "categoryname", "labelnames", "classnames")
+NAMES = "class_name"
+"""A name for a column of labels that are texts, even where they look like numbers."""
 _WEAK = ("dataset", "usage")
 _FLAGS: dict[str, Kind] = {
     **dict.fromkeys(("isvalid", "isval", "isvalidation"), "validation"),
@@ -107,6 +110,15 @@ def rate(fields: Sequence[str], wanted: Mapping[str, str]) -> int:
         or any(_plain(field) in _GROUPS[role] for role in ROLES)
         for field in fields
     )
+
+
+def has_names(columns: Columns) -> bool:
+    """Return whether the name of the column of labels, such as "class_name", says they are texts.
+
+    A column "label" may hold names or numbers.
+    """
+    label = columns.label
+    return isinstance(label, int) and _plain(columns.names[label]) in _TEXT
 
 
 def choose_columns(

@@ -16,7 +16,7 @@ from convnextv2.data.manifest.content import rows_with
 from convnextv2.data.manifest.labels import (
     MISSING,
     check_control_characters,
-    letter_case_note,
+    likeness_notes,
 )
 from convnextv2.data.manifest.packed import Words, quoted
 from convnextv2.data.manifest.sheet import LIST
@@ -165,7 +165,7 @@ def read_sets(
     )
     return LabelSets(tuple(classes), values, bool(known)), (
         note,
-        *letter_case_note(path, classes),
+        *likeness_notes(path, classes),
         *_mixed(path, classes, between),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ MISSING = frozenset(("", "nan", "NaN", "#N/A", "#REF!", "#VALUE!", "#NAME?"))
 
 
 def clean_labels(
-    path: Path, labels: Words, lines: NDArray[np.int32], unit: str
+    path: Path, labels: Words, lines: NDArray[np.int32], unit: str, *, are_names: bool = False
 ) -> tuple[Words, tuple[str, ...]]:
     """Clean the labels of a column.
 
@@ -31,6 +32,7 @@ def clean_labels(
         labels: The texts of the used rows.
         lines: int32 (N,), the numbers of their lines.
         unit: The unit of these numbers.
+        are_names: Whether the table says that the labels are texts, so that "1.0" stays "1.0".
 
     Returns:
         The labels in NFC, without blanks at their ends; and notes about changes.
@@ -55,22 +57,32 @@ def clean_labels(
         others = f" and {len(merged) - 1:,} more" if len(merged) > 1 else ""
         why = "they differ only in blanks at their ends or in their Unicode form"
         notes.append(f"{path}: the labels {pair}{others} are one class, since {why}.")
-    whole = whole_numbers(texts)
-    if whole != texts:
-        texts = whole
+    column = {text: class_name_of(text) for text in labels.words}  # also of rows that are not used
+    whole = column if are_names else whole_numbers(column)
+    if any(whole[text] != name for text, name in texts.items()):
+        texts = {text: whole[text] for text in texts}
         notes.append(f'{path}: the labels are whole numbers; ".0" at their ends is left out.')
-    return renamed(labels, texts), (*notes, *letter_case_note(path, texts.values()))
+    return renamed(labels, texts), (*notes, *likeness_notes(path, texts.values()))
 
 
-def letter_case_note(path: Path, labels: Iterable[str]) -> tuple[str, ...]:
-    """Return a note if two labels differ only in letter case."""
-    differing = _same({label: label.casefold() for label in labels})
-    if not differing:
-        return ()
-    first, second = differing[0]
-    pair = f"{quoted(first)} and {quoted(second)}"
-    others = f" and {len(differing) - 1:,} more" if len(differing) > 1 else ""
-    return (f"{path}: the labels {pair}{others} differ only in letter case, but are two.",)
+def likeness_notes(path: Path, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return notes on labels that differ only in letter case, or in how a number is written."""
+    distinct = list(dict.fromkeys(labels))
+    cases = _same({label: label.casefold() for label in distinct})
+    numbers = _same({label: Decimal(label) for label in distinct if _NUMBER.fullmatch(label)})
+    notes = []
+    for pairs, how in (
+        (cases, "differ only in letter case, but are two"),
+        (numbers, "are written differently, so they are two, although they are one number"),
+    ):
+        if pairs:
+            first, second = pairs[0]
+            others = f" and {len(pairs) - 1:,} more" if len(pairs) > 1 else ""
+            notes.append(f"{path}: the labels {quoted(first)} and {quoted(second)}{others} {how}.")
+    return tuple(notes)
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,4})?")
 
 
 def check_class_names(path: Path, classes: Sequence[str]) -> None:
@@ -153,16 +165,19 @@ def flag_words(flag: Kind) -> tuple[str, str]:
 
 
 def whole_numbers(texts: Mapping[str, str]) -> dict[str, str]:
-    """Remove ".0" from the values of a mapping, if all values are whole numbers.
+    """Remove ".0" from the values of a mapping, if pandas has added it to all of them.
 
-    pandas writes "3.0" for 3 if a value of the column is missing.
+    pandas writes "3.0" for 3 if a value of the column is missing, and then for every number of the
+    column. A column with both "1" and "1.0" is not of that kind: these are names, and stay two. So
+    do "01.0" and "1.00", which pandas does not write.
 
     Args:
         texts: The text in the table -> its cleaned form.
     """
-    if not all(re.fullmatch(r"-?\d+(\.0+)?", text) for text in texts.values() if text):
+    found = [text for text in texts.values() if text not in MISSING]
+    if not all(re.fullmatch(r"-?(0|[1-9][0-9]*)\.0", text) for text in found):
         return dict(texts)
-    return {key: text.partition(".")[0] for key, text in texts.items()}
+    return {key: text.removesuffix(".0") for key, text in texts.items()}
 
 
 def renamed(words: Words, texts: Mapping[str, str]) -> Words:
@@ -200,9 +215,9 @@ def _has_control_character(text: str) -> bool:
     return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
-def _same(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+def _same(texts: Mapping[str, Hashable]) -> list[tuple[str, str]]:
     """Return pairs of different keys that have the same value."""
-    first: dict[str, str] = {}
+    first: dict[Hashable, str] = {}
     return [
         (first[value], key) for key, value in texts.items() if first.setdefault(value, key) != key
     ]

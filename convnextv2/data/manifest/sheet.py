@@ -66,6 +66,7 @@ class Sheet:
         separated_by: "commas", "blanks", ...; "" for a single column or for objects with keys.
         notes: Messages about guesses.
         classes: The names of all classes in order, if the file lists them.
+        has_types: Whether texts and numbers differ in the file, as in JSON.
     """
 
     first: tuple[str, ...]
@@ -76,6 +77,7 @@ class Sheet:
     unit: str = "line"
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    has_types: bool = False
 
 
 def open_sheet(path: Path, rate: Callable[[Sequence[str]], int]) -> Sheet:
@@ -306,7 +308,20 @@ def _open_json(path: Path, encoding: str, notes: tuple[str, ...], *, is_lines: b
                 fields.append(_as_text(value))
             yield line, fields
 
-    return Sheet(header, first_line, False, rows, unit=unit, notes=notes, classes=tuple(classes))
+    return Sheet(
+        header,
+        first_line,
+        False,
+        rows,
+        unit=unit,
+        notes=notes,
+        classes=tuple(classes),
+        has_types=True,
+    )
+
+
+_EXACT = 2**53
+"""From here on, float64 skips whole numbers."""
 
 
 def _is_plain(value: Any) -> bool:
@@ -316,6 +331,8 @@ def _is_plain(value: Any) -> bool:
 def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        value = int(value)  # 3.0 is the same number as 3, and pandas writes either
     return "" if value is None or value != value else json.dumps(value)  # NaN is not text
 
 

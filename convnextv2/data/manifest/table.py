@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.manifest.columns import Columns, choose_columns, rate
+from convnextv2.data.manifest.columns import Columns, choose_columns, has_names, rate
 from convnextv2.data.manifest.content import Content, read_content
 from convnextv2.data.manifest.images import find_images
 from convnextv2.data.manifest.label_sets import (
@@ -128,7 +128,8 @@ def read_table(
     if splits is not None and wanted is not None:
         words = wanted(splits.counts())
         used = np.array([word in words for word in splits.words], bool)[splits.codes]
-    labels, sets, said = _labels(path, content, used, sheet.classes, kind, separator)
+    are_names = sheet.has_types or has_names(chosen)
+    labels, sets, said = _labels(path, content, used, sheet.classes, kind, separator, are_names)
     found = find_images(path, content, used, labels, base)
     place = np.cumsum(used) - 1  # the index of each row among the used ones
     if labels is not None:
@@ -165,6 +166,7 @@ def _labels(
     known: tuple[str, ...],
     kind: LabelKind,
     separator: str,
+    are_names: bool,
 ) -> tuple[Words | None, LabelSets | None, tuple[str, ...]]:
     """Read one label for each used row, or several. Also returns notes."""
     if content.labels is None:
@@ -186,7 +188,7 @@ def _labels(
         notes = (f"{path}: has one column for each of {count} classes ({names}).",)
     elif kind == "auto":
         notes = separator_hint(path, texts)
-    labels, said = clean_labels(path, texts, lines, unit)
+    labels, said = clean_labels(path, texts, lines, unit, are_names=are_names)
     return labels, None, (*notes, *said)
 
 

@@ -94,7 +94,12 @@ def test_labels_are_one_where_they_look_the_same(here: Path) -> None:
     ("written", "labels"),
     [
         (["3.0", "12.0"], ["3", "12"]),
-        (["3", "12.00"], ["3", "12"]),
+        (["3", "12.0"], ["3", "12.0"]),
+        (["1", "1.0"], ["1", "1.0"]),
+        (["01", "1"], ["01", "1"]),
+        (["01.0", "1.0"], ["01.0", "1.0"]),
+        (["1e3", "1000"], ["1e3", "1000"]),
+        (["3.00", "12.00"], ["3.00", "12.00"]),
         (["3.0", "x"], ["3.0", "x"]),
         (["3.5", "1.0"], ["3.5", "1.0"]),
         (["007", "7"], ["007", "7"]),
@@ -107,6 +112,41 @@ def test_whole_numbers_lose_what_pandas_added(
 ) -> None:
     table = read(f"path,label\nhat/1.jpg,{written[0]}\nhat/2.jpg,{written[1]}\n")
     assert list(table.labels) == labels
+
+
+def test_the_whole_column_decides_whether_pandas_wrote_it(here: Path) -> None:
+    text = "path,label,split\nhat/1.jpg,1.0,train\nhat/2.jpg,{},val\n"
+    for other, expected in (("x", "1.0"), ("", "1"), ("nan", "1"), ("2.0", "1")):
+        table = read(text.format(other), wanted=lambda counts: ["train"])
+        assert list(table.labels) == [expected], other
+
+
+@pytest.mark.parametrize("column", ["class_name", "Label Name"])
+def test_a_column_of_names_is_read_as_it_is(here: Path, column: str) -> None:
+    table = read(f"path,{column}\nhat/1.jpg,1.0\nhat/2.jpg,2.0\n")
+    assert list(table.labels) == ["1.0", "2.0"]
+
+
+def test_texts_and_numbers_of_json_differ(here: Path) -> None:
+    row = '{{"path": "{}", "label": {}}}\n'
+    texts = read(row.format("hat/1.jpg", '"1.0"') + row.format("hat/2.jpg", '"2.0"'), "a.jsonl")
+    assert list(texts.labels) == ["1.0", "2.0"]
+    numbers = read(row.format("hat/1.jpg", "1.0") + row.format("hat/2.jpg", "2"), "a.jsonl")
+    assert list(numbers.labels) == ["1", "2"]
+    numbers = read(row.format("hat/1.jpg", "1.5") + row.format("hat/2.jpg", "1e300"), "a.jsonl")
+    assert list(numbers.labels) == ["1.5", "1e+300"]
+
+
+def test_names_that_are_one_number_are_told(here: Path) -> None:
+    table = read("path,label\nhat/1.jpg,1\nhat/2.jpg,1.0\nshoe/3.jpg,2\n")
+    assert table.notes == (
+        "list.csv: the labels 1 and 1.0 are written differently, so they are two, although they "
+        "are one number.",
+    )
+    table = read("path,label\nhat/1.jpg,01\nhat/2.jpg,1\nshoe/3.jpg,1e0\n")
+    assert "the labels 01 and 1 and 1 more are written differently" in table.notes[0]
+    huge = "9" * 400
+    assert not read(f"path,label\nhat/1.jpg,{huge}\nhat/2.jpg,{huge}.0\n").notes
 
 
 def test_rows_without_a_label_are_told_together(here: Path) -> None:
