@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
             entries = [
                 (
                     loader.construct_object(key, deep=True),
-                    loader.construct_object(value, deep=True),
+                    _construct(loader, value),
                     key.start_mark.line + 1,
                 )
                 for key, value in node.value
@@ -78,6 +78,28 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no such date
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
     raise RecipeError(report([Mistake(path.name, found)]))
+
+
+def _construct(loader: Any, node: yaml.Node) -> Any:
+    """Construct a value. The keys of a mapping are names of classes, so they stay as written.
+
+    Raises:
+        ValueError: A key is there twice, or is no text.
+    """
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node, deep=True)
+    merges = any(key.tag.endswith(":merge") for key, _ in node.value)
+    if merges:
+        loader.flatten_mapping(node)  # what is merged comes first, and is meant to be overridden
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"line {line}: expected a name with a number such as cat: 2")
+        if key.value in found and not merges:
+            raise ValueError(f"line {line}: {key.value} is given twice")
+        found[key.value] = loader.construct_object(value, deep=True)
+    return found
 
 
 def _check_sizes(entries: Iterable[tuple[Any, Any, int]]) -> None:

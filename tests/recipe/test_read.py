@@ -455,6 +455,30 @@ def test_class_weights_are_a_word_or_a_table(given, expected, tmp_path):
     assert read_recipe({}, config=file)[0] == recipe
 
 
+def test_names_of_classes_in_a_recipe_are_texts(recipe_file):
+    file = recipe_file(
+        "class_weights: {01: 2, 1: 3, 1.0: 4, 1.00: 5, 1_0: 6, 0x10: 7, no: 8, ~: 9, 2024-01-01: 2}"
+    )
+    names = ["01", "1", "1.0", "1.00", "1_0", "0x10", "no", "~", "2024-01-01"]
+    recipe, notes = read_recipe({}, config=file)
+    assert list(recipe.class_weights) == names and notes == []
+    again = recipe_file(dump_recipe(recipe))
+    assert read_recipe({}, config=again)[0] == recipe
+
+
+def test_a_class_that_is_given_twice_in_a_recipe_is_refused(recipe_file):
+    lines = lines_of({}, config=recipe_file("lr: 1\nclass_weights:\n  cat: 2\n  'cat': 3\n"))
+    assert "line 4: cat is given twice" in lines[1]
+    lines = lines_of({}, config=recipe_file("class_weights: {[cat]: 2}\n"))
+    assert "line 1: expected a name with a number" in lines[1]
+
+
+def test_a_table_of_class_weights_may_be_merged_from_another(recipe_file):
+    entry = "class_weights:\n  <<: &usual {1: 2, 2: 2}\n  2: 3\n"
+    recipe, _ = read_recipe({}, config=recipe_file(entry))
+    assert recipe.class_weights == {"1": 2.0, "2": 3.0}
+
+
 @pytest.mark.parametrize("given", ["cat", "cat=", "cat=1,cat=2", "cat=x", {}, {"a": None}, 3])
 def test_a_table_of_class_weights_that_cannot_be_read_is_refused(given):
     (line,) = lines_of({"class_weights": given})
