@@ -182,7 +182,8 @@ def build(folder: Path, kind: DenseSet, size: int, *, light: bool) -> nn.Module:
         "num_classes": len(categories(folder)) + 1,
         "min_size": size,
         "max_size": size,
-        # As in our recipe. With torchvision's 512 and 2000, a step takes about four times as long.
+        # The values of our recipe. With torchvision's 512 and 2000, a step takes about four times
+        # as long.
         "box_batch_size_per_image": 128,
         "rpn_post_nms_top_n_train": 300,
         "rpn_post_nms_top_n_test": 300,

@@ -1,4 +1,4 @@
-"""Measure what a teacher is worth where few photographs have labels.
+"""Measure the gain from a teacher if few photographs have labels.
 
     python benchmarks/distillation.py DATA OUT --init FCMAE --teacher RUN [--jobs 2] [KNOBS]
 
@@ -31,9 +31,9 @@ ARMS = {
     "with the teacher": (False, True),
     "from FCMAE, with the teacher": (True, True),
 }
-"""Whether the student starts from FCMAE's encoder, and whether it has the teacher."""
+"""The arms: (the student starts from FCMAE's encoder, it has the teacher)."""
 LABELS = {"a tenth": 10, "all": 1}
-"""One of how many training images has a label."""
+"""The labelled training images: one in this many has a label."""
 
 
 def main() -> None:

@@ -307,7 +307,7 @@ def pretrain_lightly(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         return time.process_time() - began
 
     first, second = run("pace-1", 1), run("pace-2", 2)
-    # What a run takes beside its epochs hides the pace of very short ones.
+    # The time that a run takes beside its epochs hides the pace of very short runs.
     epoch_s = max(second - first, first / 10)
     epochs = max(1, int(job["seconds"] / epoch_s))
     run("run", epochs)

@@ -1,4 +1,4 @@
-"""From scratch against FCMAE pre-training on a small set of photographs: docs/results.md.
+"""Compare training from scratch with FCMAE pre-training on few photographs: docs/results.md.
 
     python benchmarks/small_data.py DATA OUT [--jobs 3]
 

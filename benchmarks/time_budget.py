@@ -1,4 +1,4 @@
-"""Whether `--time` ends on time, and how good its choice of the image size is.
+"""Measure whether `--time` ends on time, and how good its choice of the image size is.
 
     python benchmarks/time_budget.py OUT SET [SET ...] --minutes 5 [--jobs 2] [KNOBS]
 

@@ -1,4 +1,4 @@
-"""How often the right class is among those that cannot be excluded, and foreign images found.
+"""Measure the coverage of the possible classes, and the detection of foreign images.
 
     python benchmarks/unknown.py DATA OUT [KNOBS]
 
@@ -32,7 +32,7 @@ from convnextv2.evaluation.unknown import features_of
 from convnextv2.inference.scorer import open_scorer
 
 EPOCHS = {"clothing": 24, "garments": 24, "cells": 8}
-"""The sets, and how long each is trained on. Cells are many, and easy to tell apart."""
+"""The number of epochs for each set. Cells are many, and easy to tell apart."""
 GARMENTS = (
     *("bag", "blazer", "blouse", "coat", "dress", "hat", "jeans", "pants", "purse", "shirt"),
     *("shoes", "skirt", "sweater"),
@@ -40,11 +40,11 @@ GARMENTS = (
 MIN_SIDE_PX = 12
 COVERAGE = 0.9
 MAX_IMAGES = 100_000
-"""More images than any of the sets has."""
+"""A number larger than that of the images in any of the sets."""
 SPLITS = 200
 BATCH, ROUNDS = 32, 30
 SHARES = (("train", 0.56), ("val", 0.78), ("test", 1.0))
-"""The splits, and where each ends if photographs are spread from 0 to 1."""
+"""The splits, and the end of each if photographs are spread evenly over 0 to 1."""
 COMMON = (
     *("--config", "small_data", "--workers", "0", "--image_size", "64", "--batch_size", "32"),
     *("--val_every_epochs", "8"),
@@ -52,7 +52,7 @@ COMMON = (
 
 
 def split_of(photograph: str) -> str:
-    """Deal a photograph to a split by its name alone."""
+    """Assign a photograph to a split by its name alone."""
     digest = hashlib.sha256(photograph.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     return next(name for name, end in SHARES if place < end)
@@ -122,7 +122,7 @@ def make_sets(data: Path, out: Path) -> None:
 
 
 def measure(out: Path, name: str) -> dict[str, object]:
-    """Fit on val, and measure on what the classifier has never seen."""
+    """Fit on val, and measure on images that the classifier has never seen."""
     artifact = out / f"artifact-{name}"
     if not artifact.exists():
         export(
@@ -147,7 +147,7 @@ def measure(out: Path, name: str) -> dict[str, object]:
 
 
 def far(predictor: Predictor, folder: Path) -> np.ndarray:
-    """Return how foreign the images in a folder are."""
+    """Return the foreignness of the images in a folder, float32 (N,)."""
     found = [scores.foreignness for _, scores in predictor.scores(folder)]
     return np.concatenate([each for each in found if each is not None])
 

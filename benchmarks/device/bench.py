@@ -1,4 +1,4 @@
-"""Where things are measured, how large they are, and how they are timed."""
+"""The device, the sizes and the timing of the measurements on a GPU."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RATIO = 0.6
 
 @dataclass
 class Bench:
-    """Where things are measured, and how large they are.
+    """The device of the measurements, and the sizes of networks and batches.
 
     Attributes:
         device: The GPU, or the CPU for the self-test.
         interpret: Whether this is the self-test.
-        seconds: How long one contestant is timed.
-        copy_gb_s: The bandwidth of a copy, once it is measured.
+        seconds: The time for which each contestant is measured, in seconds.
+        copy_gb_s: The bandwidth of a copy in GB/s; 0 until it is measured.
     """
 
     device: torch.device
@@ -40,7 +40,7 @@ class Bench:
     copy_gb_s: float = 0.0
 
     def synchronise(self) -> None:
-        """Wait until the device has done everything."""
+        """Wait until the device has finished all its work."""
         if not self.interpret:
             torch.cuda.synchronize(self.device)
 
@@ -98,7 +98,7 @@ def choose(bench: Bench, kernels: str) -> None:
     """Choose the kernels. With the interpreter they are plain, since a step would take hours.
 
     Args:
-        bench: Where they run.
+        bench: The device of the measurements.
         kernels: "native" (an error if the GPU cannot use them), "plain" or "auto".
     """
     name: Any = "plain" if bench.interpret else kernels

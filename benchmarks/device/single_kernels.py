@@ -1,4 +1,4 @@
-"""The kernels by themselves: whether they compute what they should, and how fast they are."""
+"""Checks the results of the kernels by themselves, and times them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
 
 def copy(bench: Bench) -> list[Row]:
-    """Measure how fast memory is copied to memory, counting what is read and what is written."""
+    """Measure the bandwidth of a copy within memory. Bytes read and bytes written both count."""
     size = 2**16 if bench.interpret else 2**30
     source = torch.zeros(size, dtype=torch.uint8, device=bench.device)
     target = torch.empty_like(source)
@@ -34,7 +34,7 @@ def on_cpu() -> torch.library.Library:
     """Let the operations of the kernels compute with Triton's interpreter on the CPU.
 
     Returns:
-        What must be kept for as long as they are to do so.
+        The library, which must be kept for as long as they are to do so.
     """
     from convnextv2.kernels.gpu import depthwise, gelu_grn, layer_norm
 
@@ -51,13 +51,13 @@ def on_cpu() -> torch.library.Library:
 
 @dataclass(frozen=True)
 class Shape:
-    """Where a kernel runs: on whole images, or on visible tiles of them.
+    """The shape of a kernel's input: whole images, or visible tiles of them.
 
     Attributes:
-        images: How many images.
-        height: Rows of positions of an image.
-        width: Columns of them.
-        channels: Channels.
+        images: The number of images.
+        height: The number of rows of positions in an image.
+        width: The number of columns of positions in an image.
+        channels: The number of channels.
         side: Positions on the side of a tile; 0 for whole images.
     """
 
@@ -68,7 +68,7 @@ class Shape:
     side: int = 0
 
     def canvas(self, device: torch.device) -> Canvas | None:
-        """Return where the visible tiles lie, with the table that the kernels read."""
+        """Return the positions of the visible tiles, with the table that the kernels read."""
         if not self.side:
             return None
         grid = self.height // self.side, self.width // self.side
@@ -93,12 +93,12 @@ class Case:
     """A kernel, its definition by PyTorch, and the tensors that both start from.
 
     Attributes:
-        name: What is computed.
+        name: The name of the computation.
         ours: Computes it from the leaves.
-        plain: Likewise with PyTorch's operations, in any dtype.
+        plain: Computes the same with PyTorch's operations, in any dtype.
         leaves: x and the parameters.
-        forward: Passes over x's memory that the forward pass cannot do without.
-        backward: Likewise the backward pass, if it knows what the forward pass has kept.
+        forward: The least number of passes over x's memory in the forward pass.
+        backward: The same for the backward pass, if it has the tensors that the forward pass kept.
     """
 
     name: str
@@ -158,7 +158,7 @@ def cases(bench: Bench, shape: Shape, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def results(run: Callable[..., Tensor], leaves: Sequence[Tensor], gradient: Tensor) -> list[Tensor]:
-    """Return what a function computes, and its gradients."""
+    """Return the result of a function, and its gradients."""
     started = [leaf.detach().requires_grad_() for leaf in leaves]
     y = run(*started)
     return [y.detach(), *torch.autograd.grad(y, started, gradient.to(y.dtype))]

@@ -1,4 +1,4 @@
-"""In what two run folders differ, but for times.
+"""The differences between two run folders, apart from times.
 
 Everything that a run promises to keep is compared bit for bit: the weights to use, every checkpoint
 that is left, the log, the events of TensorBoard, and MindCV's files.
@@ -28,7 +28,7 @@ _LEFT_OVER = re.compile(r"\.tmp|\.damaged$|^tmp[a-z0-9_]{8}$")
 
 
 def differences(run: Path, straight: Path) -> list[str]:
-    """Say what is wrong with a run.
+    """List the differences between an interrupted run and an uninterrupted one.
 
     Args:
         run: The run that was interrupted.
@@ -181,7 +181,7 @@ def _records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[s
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Read the steps and values that TensorBoard shows for each tag.
 
-    It has then dropped what a restart has made obsolete.
+    TensorBoard drops the values that a restart has made obsolete.
     """
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()

@@ -1,7 +1,8 @@
-"""Kills at random moments of a longer run, by one fixed command in a loop.
+"""Kills a longer run at random moments, and starts it again with the same command.
 
-What is killed is drawn, too: everything at once, as an operating system that goes down does it, or
-one process alone, so that the others are left behind for a moment: the only one, or one rank.
+The victim is drawn at random, too. Either all processes are killed at once, as when the operating
+system goes down, or one process alone, so that the others are left behind for a moment. The latter
+is the only process of the run, or one rank.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ CONFIGURATIONS = {
     "one process, workers 2": (1, 2),
     "2 ranks, workers 0": (2, 0),
 }
-"""Ranks, and workers of each."""
+"""The number of ranks, and of workers for each rank."""
 STEPS = 30
-"""How many steps an epoch has."""
+"""The number of steps in an epoch."""
 _MAX_FAILURES = 5
 _SAVE_EVERY_EPOCHS = 5
 
@@ -101,19 +102,19 @@ def study(arguments: argparse.Namespace) -> bool:
 def endure(
     command: Sequence[str], run: Path, rng: random.Random, kills: int, within_s: float
 ) -> dict[str, Any]:
-    """Give a command again and again, and kill it at random moments, until it ends by itself.
+    """Run a command again and again, and kill it at random moments, until it ends by itself.
 
     Args:
         command: The program and its arguments.
         run: The run folder.
         rng: Draws the moments.
-        kills: How many at most.
-        within_s: A kill comes within so many seconds after a start.
+        kills: The largest number of kills.
+        within_s: The longest time from a start to a kill, in seconds.
 
     Returns:
-        "kills": for each the moment, what was killed, and the steps that were done and saved;
-        "codes": of all other ends; "restarts_s": seconds to the first step, for each start;
-        "failed": what was printed when the command failed too often in a row, else "".
+        "kills": for each kill the moment, the victim, and the steps that were done and saved;
+        "codes": the exit codes of all other ends; "restarts_s": the seconds to the first step of
+        each start; "failed": the output if the command failed too often in a row, else "".
     """
     found: dict[str, Any] = {"kills": [], "codes": [], "restarts_s": [], "failed": ""}
     log = run.with_name(run.name + ".log")
@@ -143,7 +144,7 @@ def endure(
 def _wait(
     process: Process, run: Path, before: int, seconds: float | None
 ) -> tuple[int | None, float | None]:
-    """Return the exit code, None if the time is up, and the seconds to the first new step."""
+    """Return the exit code (None if the time is up), and the seconds to the first new step."""
     first_s = None
     while True:
         if (code := process.wait(0.05)) is not None:
@@ -165,7 +166,7 @@ def _has_new_step(run: Path, before: int, process: Process) -> bool:
 
 
 def _kill(process: Process, run: Path, what: str) -> dict[str, Any]:
-    """Kill, and say what that loses, and how long the rest of the job took to end."""
+    """Kill the victim. Return it, the steps done and saved, and how long the end took."""
     began = time.monotonic()
     if what == "one" and process.kill_one():
         if process.wait(60) is None:

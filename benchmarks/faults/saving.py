@@ -1,10 +1,10 @@
-"""What saving while training goes on costs: pace, the longest stall of a step, and memory.
+"""The cost of saving while training goes on: pace, the longest stall of a step, and memory.
 
-Rounds without a save, with saves by a thread and with saves in the foreground take turns; each is a
-process of its own, and has the same steps of one run. The time from the end of one step to the end
-of the next comes from a hook of the optimizer. A stall is what the interval with a save in it takes
-longer than the median one, which has the noise of all intervals in it; the time that the loop
-spends in the saver is given beside it.
+Three kinds of rounds take turns: without a save, with saves by a thread, and with saves in the
+foreground. Each round is a process of its own, with the same steps of one run. A hook of the
+optimizer measures the interval from the end of one step to the end of the next. A stall is the
+difference between an interval with a save and the median interval. It has the noise of all
+intervals, so the time that the loop spends in the saver is given beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODES = ("none", "thread", "foreground")
 
 
 def study(arguments: argparse.Namespace) -> bool:
-    """Do all rounds. Returns True: there is no end that could be wrong."""
+    """Run all rounds. Always return True, since no round can have a wrong result."""
     torch.set_num_threads(arguments.threads)
     out = arguments.out.resolve() / "saving"
     journal = Journal(out / f"{arguments.model}-{arguments.batch}.jsonl")
@@ -70,13 +70,14 @@ def round_of(mode: str, steps: int, arguments: argparse.Namespace, out: Path) ->
 
     Args:
         mode: One of MODES.
-        steps: Of the run, which is one epoch.
+        steps: The steps of the run, which is one epoch.
         arguments: Model, batch and threads.
         out: The folder for runs and images.
 
     Returns:
-        "intervals_s": seconds from step to step; "saved": the steps after which a checkpoint came;
-        "calls_s": seconds in which training waited for the saver; "peak_mib": of the process.
+        "intervals_s": the seconds from step to step; "saved": the steps after which a checkpoint
+        was saved; "calls_s": the seconds for which training waited for the saver; "peak_mib": the
+        peak memory of the process.
     """
     images = math.ceil(steps * arguments.batch / 3)
     data = make_photographs(
@@ -112,7 +113,7 @@ def round_of(mode: str, steps: int, arguments: argparse.Namespace, out: Path) ->
 
 
 class _Watch:
-    """Notes when each step ends, the memory then, and at which steps checkpoints are of."""
+    """Records the end of each step, the memory at that time, and the steps of checkpoints."""
 
     def __init__(self, run: Path, told: Path) -> None:
         self._run, self._told = run, told

@@ -1,4 +1,4 @@
-"""What launchers and users send to a run, and ranks that end or hang."""
+"""Sends the signals of launchers and users to a run, and makes ranks end or hang."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KNOBS = SMALL | {
 _RANK_TIMEOUT_S = 20
 _LEAVE_S = 10
 _FIRST_STEP = 40
-"""A fault comes when this step is in the log: no checkpoint was due before it."""
+"""The step at which a fault occurs. No checkpoint is due before it."""
 
 Launch = Callable[[Sequence[str]], list[str]]
 
@@ -56,12 +56,12 @@ class Case:
     """A fault.
 
     Attributes:
-        launch: Makes a program of a command line.
-        disturb: Does it to a process.
-        ranks: How many there are.
-        workers: Of each rank.
+        launch: Puts a launcher before the command line of the run.
+        disturb: Causes the fault in a process.
+        ranks: The number of ranks.
+        workers: The number of workers of each rank.
         loses: Whether steps may be lost, as by a kill.
-        is_again: Whether the command must be given again; else it has to end well by itself.
+        is_again: Whether the command must be given again. Otherwise, it must finish by itself.
     """
 
     launch: Launch
@@ -93,12 +93,12 @@ def _to_rank(number: int) -> Callable[[Process], None]:
 
 
 def _timeout(name: str) -> Launch:
-    """GNU timeout; its own time is over long after the run, but it hands on what it gets."""
+    """Launch with GNU timeout, whose limit is longer than the run and which forwards signals."""
     return lambda line: ["timeout", f"--signal={name}", "1000", *one_process(line)]
 
 
 def _of_time(process: Process) -> None:
-    """Let the time of `timeout` be over: SIGALRM is how it learns of that."""
+    """Make `timeout` act as if its time were over, by the SIGALRM that its timer would send."""
     os.kill(process.pid, signal.SIGALRM)
 
 
@@ -206,9 +206,10 @@ def disturb(case: Case, data: Path, run: Path, straight: Path, patience_s: float
     """Start a run, disturb it, and start it again.
 
     Returns:
-        "code": of the first end; "end_s": how long it took from the fault; "left_s": how long
-        processes outlived what was started; "done", "saved": steps then; "printed"; "wrong":
-        what should be otherwise, also in comparison with `straight`.
+        "code": the exit code of the disturbed run; "end_s": the seconds from the fault to its end;
+        "left_s": the seconds by which other processes outlived the launcher; "done" and "saved":
+        the steps at that time; "printed": the end of its output; "wrong": the mistakes, including
+        differences from `straight`.
     """
     command = _command(case, data, run)
     log = run.with_name("run.log")
@@ -262,12 +263,12 @@ def _command(case: Case, data: Path, run: Path) -> list[str]:
 
 
 def _plainest(case: Case) -> Case:
-    """Launch the run that nobody disturbs as plainly as possible: all launchers must come to it."""
+    """Return a case that is launched as plainly as possible, for the undisturbed reference run."""
     return Case(one_process if case.ranks == 1 else _torchrun(), case.disturb, case.ranks)
 
 
 def _missing(case: Case) -> str:
-    """Say why a case cannot be tried here; "" if it can."""
+    """Return why a case cannot be tried here; "" if it can."""
     program = case.launch(["x"])[0]
     if program != sys.executable and shutil.which(program) is None:
         return f"no {program} here"

@@ -1,4 +1,4 @@
-"""A fault a minute, for half an hour, and one fixed command in a loop.
+"""Disturbs a run by a fault a minute for half an hour, with one fixed command in a loop.
 
 The run has two ranks under torchrun, each with a worker. Its folder is a small file system of its
 own where this process may mount one, so that it can be filled up.
@@ -49,7 +49,7 @@ _KNOBS = SMALL | {
 _RANK_TIMEOUT_S = 15
 _DISK_MIB = 64
 _FULL_S = 20
-"""How long the disk stays full."""
+"""The time for which the disk stays full, in seconds."""
 _MAX_FAILURES = 10
 _PATIENCE_S = 150
 _LIVELY_S = 1
@@ -93,8 +93,8 @@ class Soak:
     Args:
         command: Starts it and continues it.
         run: Its folder.
-        out: Where its log goes.
-        rng: Draws what the faults leave open.
+        out: The folder for its log.
+        rng: Draws the random details of the faults.
     """
 
     def __init__(self, command: list[str], run: Path, out: Path, rng: random.Random) -> None:
@@ -113,7 +113,7 @@ class Soak:
         """Keep the run going until it ends by itself, with faults until the time is up.
 
         Returns:
-            What is wrong: when it hung, or that it never ended.
+            The mistakes: the faults after which it hung, or that it failed too often in a row.
         """
         process = self._start()
         next_fault = every_s
@@ -167,7 +167,7 @@ class Soak:
     def _trains(self, process: Process) -> bool:
         """Say whether it logs steps.
 
-        A fault thus comes into the midst of training, and only after the one before it is over.
+        A fault thus occurs in the middle of training, and only after the previous one is over.
         """
         path = self.run / "metrics.jsonl"
         if not path.exists() or time.time() - path.stat().st_mtime > _LIVELY_S:

@@ -1,13 +1,14 @@
-"""Which damaged images are read, compared with Pillow, and what reading them costs.
+"""Compare the reading of damaged images with Pillow: which ones are read, and at what cost.
 
     python benchmarks/mutate_images OUT [--count 5000] [--format PNG] [--photographs FOLDER]
 
 Makes mutants of generated images of seven formats (and of photographs, if a folder is given): bits
 flipped, files cut, bytes and chunks inserted, removed, doubled and exchanged, numbers in headers
 changed. Each is decoded by the package and by Pillow as it is, in a process of bounded memory that
-is ended when a file takes very long. Times are of the processor, so that a busy machine changes
-nothing. OUT/FORMAT.jsonl gets a line of JSON for each mutant, and a table of all formats that are
-there is printed. What OUT has already is not done again. The same seed gives the same mutants.
+is ended when a file takes very long. Times are CPU times, so they do not depend on other work on
+the machine. OUT/FORMAT.jsonl gets a line of JSON for each mutant, and a table of all formats in OUT
+is printed. Mutants that are in OUT already are not decoded again. The same seed gives the same
+mutants.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from originals import FORMATS
 from report import disagreements, table
 
 START_LIMIT_S = 60.0
-"""Time for a process to start."""
+"""The longest time that a process may take to start, in seconds."""
 TIME_LIMIT_S = 60.0
-"""Time for a file, by the clock, of a process that shares the machine."""
+"""The longest wall-clock time for a file, in seconds. The processes share the machine."""
 SHARES = 2
-"""Processes at work."""
+"""The number of processes that decode at the same time."""
 
 
 def wait(last: dict[str, object]) -> float:
@@ -73,7 +74,7 @@ def watched(command: list[str], kind: str, begin: int, end: int) -> Iterator[dic
 
 
 def run(kind: str, out: Path, count: int, command: list[str]) -> None:
-    """Decode all mutants of a format, in parallel; write what came of them."""
+    """Decode all mutants of a format in parallel, and write the results."""
     edges = [count * share // SHARES for share in range(SHARES + 1)]
     with ThreadPoolExecutor(SHARES) as pool:
         parts = pool.map(
