@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def called(monkeypatch):
-    """What the command line calls: [(verb, arguments)]."""
+    """Record the calls of the command line: [(verb, arguments)]."""
     calls = []
     monkeypatch.setattr(
         cli, "load_verb", lambda name: lambda **arguments: calls.append((name, arguments))

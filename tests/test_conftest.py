@@ -1,4 +1,4 @@
-"""What the tests themselves are run with."""
+"""The environment in which the tests themselves run."""
 
 import os
 

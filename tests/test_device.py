@@ -8,7 +8,7 @@ from convnextv2.device import to_device
 
 
 class HostMemory:
-    """What `to_device` asks of a tensor on the CPU, on a machine without a GPU to copy it to."""
+    """A stand-in for a CPU tensor that records calls, for a machine without a GPU to copy to."""
 
     device = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""What the comparisons with other libraries' trainings count, and what they keep."""
+"""The figures of the comparisons with other libraries' trainings, and the files they keep."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What signals do to a process before and after its command."""
+"""The effect of signals on a process before and after its command."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What commands do not import at their start, because it takes longer than torch itself."""
+"""Packages that commands must not import at their start, since that takes longer than torch."""
 
 import subprocess
 import sys

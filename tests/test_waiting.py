@@ -1,4 +1,4 @@
-"""How long threads spin is decided before PyTorch is loaded, and never against the user."""
+"""The spinning of threads is set before PyTorch is loaded, and never against the user."""
 
 import os
 import subprocess

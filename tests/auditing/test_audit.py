@@ -92,7 +92,7 @@ def test_faults_are_found_named_and_left_out(
     training, validation = find_sources(Recipe(data_dir=str(out / "manifest.csv")), labelled=True)
     assert validation is not None
     named = {"/".join(Path(name).parts[-3:]) for name in (*training.names, *validation.names)}
-    # Of a leak the validation image stays; copies with two labels both go.
+    # For a leak, the validation image stays. Two copies with different labels are both left out.
     gone = {"train/boat/cut.jpg", "train/boat/0.png", "train/boat/1.png", "train/tree/again.png"}
     gone |= {"train/boat/3.png", "train/tree/other.png"}
     listed = {"/".join(path.parts[-3:]) for path in before}

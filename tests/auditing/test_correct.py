@@ -1,4 +1,4 @@
-"""What is left of a data set is read back as it was."""
+"""A corrected data set is read back with the images and labels that were kept."""
 
 import os
 import shlex

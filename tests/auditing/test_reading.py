@@ -1,4 +1,4 @@
-"""Which images an audit looks at, with which splits and labels."""
+"""The images that an audit looks at, with their splits and labels."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ def _keep_all(tmp_path, monkeypatch):
 
 @pytest.fixture
 def walks(monkeypatch):
-    """How often a folder is listed."""
+    """Record the folders that are listed, one entry for each listing."""
     made = []
     add_images = Walk.add_images
 

@@ -1,4 +1,4 @@
-"""Which images a recipe trains on, and which it validates on."""
+"""The training images and the validation images that a recipe selects."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an artifact says of itself holds, and what does not fit is said before anything computes."""
+"""The statements of an artifact are true, and misfits are reported before any computation."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def need(format: str) -> None:
 
 
 def edited(artifact: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of an artifact whose artifact.json somebody has edited by hand."""
+    """Copy an artifact, and edit the artifact.json of the copy as a user might by hand."""
     copy = shutil.copytree(artifact, folder)
     card = json.loads((copy / "artifact.json").read_text())
     (copy / "artifact.json").write_text(json.dumps(card | changes))
@@ -89,7 +89,7 @@ def test_inputs_of_another_shape_are_refused(format: str, exported: Exported) ->
 @pytest.mark.parametrize("input", ["images", "pixels"])
 @pytest.mark.parametrize("dynamic", [False, True], ids=["one size", "any size"])
 def test_openvino_itself_refuses_them(input: str, dynamic: bool, exported: Exported) -> None:
-    """As its model server does, which reads nothing but the model."""
+    """OpenVINO's model server reads nothing but the model, so the model must contain its limits."""
     need("openvino")
     import openvino
 
@@ -155,7 +155,7 @@ def test_the_card_says_what_an_onnx_file_needs(exported: Exported) -> None:
 
 
 def test_an_onnx_model_in_several_files_is_read_whole(exported: Exported, tmp_path: Path) -> None:
-    """As PyTorch writes models above 1.5 GiB."""
+    """PyTorch writes models above 1.5 GiB in this form."""
     need("onnx")
     import onnx
 

@@ -1,4 +1,4 @@
-"""What a certificate states was measured, and an artifact that it condemns is not kept."""
+"""A certificate states measured figures, and an artifact that fails it is not kept."""
 
 from collections.abc import Callable
 from pathlib import Path

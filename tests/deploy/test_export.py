@@ -1,4 +1,4 @@
-"""What an artifact computes is what the model computes, in every format and form."""
+"""An artifact computes the same as the model, in every format and form."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a student learns follows from whose classes the teacher knows."""
+"""The lessons of a student follow from the classes that the teacher knows."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ OWN = Preprocessing.read(PREPROCESSING)
 def lessons_of(
     folder: Path, classes: list[str], *, names: list[str] = CLASSES, rows: int = 0, **knobs: object
 ) -> tuple[Lessons, torch.nn.Module, torch.nn.Module]:
-    """Lessons, the student and the teacher's own network."""
+    """Return the lessons, the student and the teacher's own network."""
     model = network(seed=1)
     teacher = open_teacher(str(save(model, folder, class_names=names)), torch.device("cpu"), OWN)
     student = network(seed=2, num_classes=rows or len(classes))

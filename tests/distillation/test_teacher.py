@@ -1,4 +1,4 @@
-"""Whatever the teacher is, it answers for the student's images as it does for its own."""
+"""A teacher of any kind answers for the student's images as it does for its own."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -74,7 +74,7 @@ def lines_on(page: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
 
 
 def expected(log: list[dict]) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """What each line must show, written by hand from what its labels say."""
+    """Return the points that each line must show, written by hand from the labels."""
 
     def over(kind: str, figure: str) -> list[tuple[float, float]]:
         return [(r["epoch"], r[figure]) for r in log if r["kind"] == kind]

@@ -46,7 +46,7 @@ def test_folders_that_are_the_numbers_of_the_rows_are_those_rows(format: str) ->
     assert rows(sorted(plain), format=format) == [int(name) for name in sorted(plain)]
     padded = [f"{i:03}" for i in range(12)]
     assert rows(padded, [f"label {i}" for i in range(12)], format=format) == list(range(12))
-    # As ImageNet-V2 has them.
+    # ImageNet-V2 names its folders like this.
     assert rows(sorted(str(i) for i in range(1000)), list(categories()), format=format)[1:3] == [
         1,
         10,

@@ -48,7 +48,7 @@ def test_effective_rank_is_the_entropy_of_the_singular_values() -> None:
 
 
 def captured(encoder: ConvNeXtV2, images: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What each first linear layer and each block returns, by hooks."""
+    """Return the output of each block and of its first linear layer, captured by hooks."""
     wide, out = [], []
     handles = []
     for stage in encoder.stages:

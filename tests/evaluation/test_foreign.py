@@ -1,4 +1,4 @@
-"""How foreign images are, by NumPy's, SciPy's and scikit-learn's definitions."""
+"""The foreignness of images, compared with NumPy, SciPy and scikit-learn."""
 
 import numpy as np
 import pytest

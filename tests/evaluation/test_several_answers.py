@@ -41,7 +41,7 @@ def test_answers_by_path_or_name(name: str, content: object, tmp_path: Path) -> 
 
 
 def test_a_list_is_in_the_order_of_the_file_names(tmp_path: Path) -> None:
-    """As real.json is: its first list belongs to ILSVRC2012_val_00000001.JPEG."""
+    """real.json has this order: its first list belongs to ILSVRC2012_val_00000001.JPEG."""
     path = written(tmp_path, "real.json", [[1], [0, 2], [], [0], [2]])
     assert read_answers(path, NAMES, CLASSES) == EXPECTED | {3: {0}}
 

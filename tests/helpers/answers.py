@@ -1,4 +1,4 @@
-"""What tests of the server send, and what they check of its answers."""
+"""The requests that tests of the server send, and the checks of its answers."""
 
 import base64
 import struct

@@ -1,7 +1,7 @@
 """A local server that speaks the part of the Hub's protocol that uploads and downloads use.
 
-It keeps repositories in memory, and fails as it is told to: `fail` holds pairs of a part of a path
-and what happens there once, a status or "cut" for a connection that ends in the middle.
+It keeps repositories in memory, and fails on request. `fail` holds pairs of a part of a path and
+the failure that happens there once: a status, or "cut" for a connection that ends in the middle.
 """
 
 import base64
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Hub:
-    """What the server holds, and what it was asked."""
+    """The content of the server, and the requests that it received."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
@@ -28,12 +28,12 @@ class Hub:
         self.address = ""
 
     def is_private(self, name: str) -> bool:
-        """Whether the request that made a repository asked for a private one."""
+        """Return whether the request that created a repository asked for a private one."""
         asked = self.created[name]  # older clients send the first key, newer ones the second
         return bool(asked.get("private")) or asked.get("visibility") == "private"
 
     def sha(self, name: str) -> str:
-        """The commit of a repository: it follows from the content."""
+        """Return the commit of a repository, which follows from its content."""
         files = sorted((path, len(data)) for path, data in self.repositories[name].items())
         content = hashlib.sha1(b"".join(self.repositories[name][path] for path, _ in files))
         return hashlib.sha1(repr(files).encode() + content.digest()).hexdigest()

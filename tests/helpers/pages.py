@@ -1,4 +1,4 @@
-"""What docs/how-to/data.md says, for the tests that hold the page to it."""
+"""The messages in docs/how-to/data.md, for the tests that compare the page with the code."""
 
 import re
 from pathlib import Path

@@ -14,7 +14,7 @@ from convnextv2.distributed import Place
 
 @dataclass
 class Table:
-    """Where the ranks lay down what they have for the others."""
+    """The place where each rank puts a value for the others to read."""
 
     ranks: int
     values: list[Any] = field(init=False)

@@ -19,7 +19,7 @@ Counts = tuple[Counter[Path], Counter[Path]]
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """How often each file's tensors are read, and how often it is hashed."""
+    """Count the readings of each file's tensors, and the hashings of each file."""
     read, hashed = Counter[Path](), Counter[Path]()
     safe_open, file_digest = safetensors.safe_open, hashlib.file_digest
 
@@ -37,7 +37,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
 
 def weights_of(run: Path, counts: Counter[Path]) -> dict[str, int]:
-    """The counts of best/ and last/ of a run."""
+    """Return the counts of best/ and last/ of a run."""
     return {
         str(path.relative_to(run.resolve())): count
         for path, count in counts.items()

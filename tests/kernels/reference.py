@@ -1,4 +1,4 @@
-"""What the tests of the kernels compare with."""
+"""The references with which the tests of the kernels compare."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def gradients(y: Tensor, weights: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 def both_kernels(run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """What the native kernels compute, and what PyTorch's operations do."""
+    """Return the result of the native kernels, and that of PyTorch's operations."""
     try:
         choice.choose("plain")
         expected = run()

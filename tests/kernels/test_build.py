@@ -1,4 +1,4 @@
-"""What becomes of a library that is kept between runs: cut, replaced, not to be written, shared.
+"""A compiled library in the cache that is cut short, replaced, not writable or shared.
 
 Except where processes build at the same time, a script stands in for the compiler: it copies a
 library that a real one has built once, so that each test takes no time.
@@ -64,7 +64,7 @@ def loads() -> bool:
 
 
 def builds(folder: Path) -> int:
-    """How often the stand-in was called."""
+    """Return the number of times that the stand-in was called."""
     return len((folder / "log").read_text().splitlines())
 
 

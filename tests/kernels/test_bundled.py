@@ -1,4 +1,4 @@
-"""What becomes of the libraries that a wheel carries: chosen, damaged, stale, unknown, absent."""
+"""The libraries that a wheel carries: chosen, damaged, stale, unknown or absent."""
 
 import ctypes
 import hashlib

@@ -1,4 +1,4 @@
-"""Which kernels run: what is chosen, and what a tensor, a graph and this machine allow."""
+"""The choice of kernels, within the limits of a tensor, a graph and this machine."""
 
 from pathlib import Path
 

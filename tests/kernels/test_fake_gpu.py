@@ -92,7 +92,7 @@ def test_a_supervised_step_reads_nothing_on_the_host(kernels: str) -> None:
 
 
 def ours(blocks: int, norms: int) -> dict[str, int]:
-    """How often each operation runs forward."""
+    """Return the expected number of calls of each operation in the forward pass."""
     names = dict.fromkeys(("depthwise", "gelu_squares", "gelu_scale"), blocks)
     return {f"convnextv2.{name}": n for name, n in (names | {"layer_norm": norms}).items()}
 

@@ -1,4 +1,4 @@
-"""Why a GPU does without the kernels, on a machine that has none."""
+"""The reasons why a GPU cannot use the kernels, tested on a machine without a GPU."""
 
 from collections.abc import Iterator
 
@@ -59,7 +59,7 @@ def test_the_reason_is_said(
     monkeypatch.setattr(where, name, value)
     assert choice.choose("auto", GPU).startswith(f"plain ({reason}")
     assert choice.in_use(GPU) == "PyTorch's"
-    # What nobody expects is said once, where no verb says it.
+    # An unexpected reason is printed once, since no verb prints it.
     assert capsys.readouterr().err.count(reason) == (name == "disagreement")
     with pytest.raises(DeviceError, match="^kernels = native: .*Use auto or plain.$"):
         choice.choose("native", GPU)
@@ -106,7 +106,7 @@ def test_other_devices_have_none() -> None:
 
 
 def test_float32_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the verb asks for the device, or the first tensor does."""
+    """The check runs once, although the verb and the first tensor both ask for it."""
     pytest.importorskip("triton")
     asked: list[torch.dtype] = []
     monkeypatch.setattr(gpus, "disagreement", lambda _, dtypes, **__: asked.extend(dtypes) or "")

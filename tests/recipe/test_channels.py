@@ -1,4 +1,4 @@
-"""What goes with how many channels."""
+"""The settings that fit each number of channels."""
 
 import re
 

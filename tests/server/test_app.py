@@ -1,4 +1,4 @@
-"""What the application answers to HEAD, and before it reads a body."""
+"""The answers of the application to HEAD, and those before it reads a body."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the server says of itself in /openapi.json, tried out with made requests."""
+"""The description in /openapi.json agrees with the answers to generated requests."""
 
 import base64
 import threading
@@ -35,7 +35,7 @@ EXAMPLES = settings(
 def api(
     build: Callable[..., Any], weights: Path, pretrained: Path, tmp_path: Path
 ) -> Iterator[Any]:
-    """The description by a server in a thread of this process."""
+    """Load the description from a server in a thread of this process."""
     places = save_dense(segmentor(), tmp_path / "places")
     things = save_dense(detector(), tmp_path / "things")
     served = build(f"trees={weights}", f"pre={pretrained}", f"places={places}", f"things={things}")
@@ -52,7 +52,7 @@ def api(
 
 
 def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counter[int]:
-    """How often it answered with which status; every answer has been checked."""
+    """Send generated requests, check every answer, and return the number of each status."""
     answered: Counter[int] = Counter()
     own = {"reconstruct": "pre", "segment": "places", "detect": "things"}
     there = {"name": own.get(operation.path.rpartition("/")[2], "trees"), "version": "1"}
@@ -78,7 +78,7 @@ def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counte
 
 
 def check_schema(operation: Any, answer: Any) -> None:
-    """As schemathesis does, whose own check takes no `prefixItems`."""
+    """Check an answer against its schema; the check of schemathesis refuses `prefixItems`."""
     described = operation.schema.raw_schema
     responses = described["paths"][operation.path][operation.method]["responses"]
     content = responses[str(answer.status_code)].get("content", {}).get("application/json")
@@ -89,7 +89,7 @@ def check_schema(operation: Any, answer: Any) -> None:
 
 
 def with_image(case: schemathesis.Case, image: bytes) -> Any:
-    """The body of a case with a real image in it."""
+    """Return the body of a case with a real image in it."""
     text = base64.b64encode(image).decode()
     if case.path.endswith("infer"):
         if case.media_type != "application/json":

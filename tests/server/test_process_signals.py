@@ -37,7 +37,7 @@ async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(
 
 
 async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_path: Path) -> None:
-    # As extension modules of PyTorch do: they import others and go on when that fails.
+    # Extension modules of PyTorch do this: they import other modules and go on if that fails.
     (tmp_path / "fastapi.py").write_text(
         "import signal\ntry:\n    signal.raise_signal(signal.SIGTERM)\n"
         "except BaseException:\n    pass\n"

@@ -39,7 +39,7 @@ async def test_what_is_not_http_gets_the_body_of_all_errors(hasty: Process, sent
 async def test_a_body_is_not_lost_where_http_2_is_offered(
     form: str, pieces: int, hasty: Process, images: list[bytes]
 ) -> None:
-    """As Java's HttpClient does by default with every first request."""
+    """Java's HttpClient offers HTTP/2 by default with every first request."""
     await hasty.ready()
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
     offer += b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"

@@ -1,4 +1,4 @@
-"""What is served, and under which names."""
+"""The models that are served, and their names."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the server takes for granted of uvicorn without uvicorn documenting it.
+"""The undocumented parts of uvicorn that the server depends on.
 
 `server.process` and `server.protocol` override methods and read attributes that a new version may
 rename without a word; an override that nothing calls any more would fail in silence. The names are
@@ -74,7 +74,7 @@ CALLED_BY_UVICORN = (
     "resume_reading",
     "send_400_response",
 )
-"""Those that asyncio and httptools do not call."""
+"""The overridden methods that uvicorn calls. asyncio and httptools call the others."""
 
 
 def our_classes() -> dict[str, ast.ClassDef]:

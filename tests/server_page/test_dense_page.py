@@ -84,7 +84,7 @@ def pixels_of(photo: Path) -> torch.Tensor:
 
 
 def painted(article: Locator) -> np.ndarray:
-    """How opaque the canvas over the picture is, (H, W) from 0 to 255."""
+    """Return the opacity of the canvas over the picture, (H, W) from 0 to 255."""
     alphas, width = article.locator("canvas").evaluate(
         """async (canvas) => {
             await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));

@@ -31,7 +31,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Tensor], list[str]]]:
-    """What the contact sheets of this test hold: images and titles."""
+    """Record the images and the titles of the contact sheets that a test draws."""
     made: list[tuple[list[Tensor], list[str]]] = []
     draw_sheet = preview.contact_sheet
 

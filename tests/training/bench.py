@@ -43,7 +43,7 @@ class Bench:
         self.closed: list[int] = []
 
     def losses(self) -> list[tuple]:
-        """What the log says, without the times."""
+        """Return the records of the log without the times."""
         names = ("kind", "step", "epoch", "loss", "last_loss", "top1")
         return [tuple(record.get(name) for name in names) for record in self.records]
 

@@ -1,4 +1,4 @@
-"""Which batch is taken where it is to be found out, and that the global batch is kept."""
+"""The batch size that `auto` finds, and the global batch, which is kept."""
 
 import math
 from collections.abc import Callable

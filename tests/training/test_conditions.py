@@ -125,7 +125,7 @@ def test_records_after_the_position_go() -> None:
     at = Progress(step=10, epoch=2, batch=2, closed=2)
     assert is_before({"kind": "train", "step": 10, "epoch": 2.5}, at, 2.5)
     assert not is_before({"kind": "train", "step": 11, "epoch": 2.75}, at, 2.5)
-    # Of a part of the run that had more steps in an epoch.
+    # The conditions of an earlier part of the run, which had more steps in an epoch.
     assert is_before({"kind": "train", "step": 14, "epoch": 1.75}, at, 2.5)
     end = Progress(step=8, epoch=2, batch=0, closed=1)
     assert not is_before({"kind": "eval", "step": 8, "epoch": 2}, end, 2.0)

@@ -58,7 +58,7 @@ def test_a_run_ends_within_half_an_epoch_of_its_time(epoch_s: list[float], eval_
     clock = Clock()
     began = clock.now
     run(deadline_of(600, clock), clock, epoch_s, eval_s)
-    # What follows the loop is an evaluation for the report, and 3 s for writing it.
+    # The loop is followed by an evaluation for the report, and 3 s for writing it.
     taken = clock.now - began + eval_s + 3
     assert abs(taken - 600) <= epoch_s[-1] / 2 + eval_s
 

@@ -1,4 +1,4 @@
-"""What ranks say to each other while they train."""
+"""The communication of ranks while they train."""
 
 import signal
 import time

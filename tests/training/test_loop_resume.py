@@ -1,4 +1,4 @@
-"""When training ends early, and how it goes on."""
+"""Training that ends early, and its continuation."""
 
 import signal
 from dataclasses import asdict, replace

@@ -29,7 +29,7 @@ def test_the_peak_of_a_chain_is_counted_by_hand() -> None:
     weights, images, hidden = 4 * (200 + 20), 4 * 70, 4 * 140
     # The peak is where the gradient of the hidden layer goes through the ReLU: its output, which is
     # kept, the gradient before and the gradient after are alive, and so is that of the last layer.
-    # What is smaller is at most the result, its gradient and their sums: 7 + 7 + 1 + 1 numbers.
+    # Smaller tensors are at most the result, its gradient and their sums: 7 + 7 + 1 + 1 numbers.
     least = weights + images + 3 * hidden + 4 * 20
     assert least <= peak <= least + 4 * 16
 

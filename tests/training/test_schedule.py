@@ -25,7 +25,7 @@ def test_learning_rate_peaks_when_warmup_ends_and_reaches_the_floor() -> None:
 
 
 def test_warmup_starts_at_its_factor_as_in_mindcv() -> None:
-    """As configs/convnextv2/convnextv2_tiny_ascend.yaml states it.
+    """The values are those of configs/convnextv2/convnextv2_tiny_ascend.yaml.
 
     1.75e-5 of 2e-3 at step 0, 20 epochs of warm-up, and a cosine over 430 epochs.
     """

@@ -35,7 +35,7 @@ def runs(photos: Path) -> list[str]:
 
 
 def hits(run: str, photos: Path) -> dict[str, bool]:
-    """What `predict` says of each validation image."""
+    """Return whether `predict` classifies each validation image correctly."""
     rows = convnextv2.predict(run, [str(photos / "val")], device="cpu", precision="float32")
     return {row["image"]: Path(row["image"]).parent.name == row["predictions"][0]["class"]
             for row in rows}  # fmt: skip

@@ -30,7 +30,7 @@ Rows = NDArray[np.float32]
 def expected(
     weights: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Rows]:
-    """What timm computes for each picture, with timm's own preparation of images."""
+    """Compute timm's features of each picture, with timm's own preprocessing."""
     folder = tmp_path_factory.mktemp("timm") / "made"
     convnextv2.convert(weights, to="timm", out=folder)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -1,4 +1,4 @@
-"""What a server answers for segmentors and detectors is checked before it is used."""
+"""The answers of a server for segmentors and detectors are checked before they are used."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

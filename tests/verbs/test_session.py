@@ -1,4 +1,4 @@
-"""What is checked before a run begins on several ranks."""
+"""The checks before a run begins on several ranks."""
 
 import pytest
 import torch

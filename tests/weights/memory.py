@@ -7,7 +7,7 @@ from processes import run_program
 
 MIB = 1 << 20
 CONSTANT = 256 * MIB
-"""What docs/how-to/weights.md allows beside twice the size of a file."""
+"""The memory that docs/how-to/weights.md allows beside twice the size of a file, in bytes."""
 
 
 def measure(paths: list[Path]) -> list[dict]:

@@ -62,7 +62,7 @@ def save(model: ConvNeXtV2, folder: Path, name: str = "custom", **more) -> Weigh
 
 
 def logits(model: torch.nn.Module, images: Tensor = IMAGES) -> Tensor:
-    """What a model computes in float64."""
+    """Return the outputs of a model in float64."""
     with torch.inference_mode():
         return model.double()(images)
 

@@ -1,4 +1,4 @@
-"""Where converted weights may be written, and what a failure leaves behind."""
+"""The places to which converted weights may be written, and the remains of a failure."""
 
 from pathlib import Path
 from typing import IO

@@ -1,4 +1,4 @@
-"""What other libraries do differently with images is said at conversion."""
+"""Differences in the image preprocessing of other libraries are reported at conversion."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -177,9 +177,9 @@ def test_another_pooling_of_timm_is_refused(pool: str, right: bool, tmp_path: Pa
 
 
 def test_every_argument_of_timms_model_is_told_apart() -> None:
-    """What a newer timm adds is refused until somebody looks at it.
+    """A new argument of timm is refused until its effect is known.
 
-    This test tells that there is something to look at.
+    This test fails if the installed timm has such an argument.
     """
     import inspect
 

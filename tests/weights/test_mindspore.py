@@ -20,7 +20,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 
 
 def as_generated(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """What the fixtures' README says was put into the network, in file order."""
+    """Generate the values that the fixtures' README states, in file order."""
     rng = np.random.default_rng(1)
     return {
         name: (rng.standard_normal(tuple(tensor.shape)) * 0.3).astype(np.float32)

@@ -22,7 +22,7 @@ PAINTED = Image.new("RGB", (200, 150), (10, 20, 30))
 
 @pytest.fixture
 def record(monkeypatch):
-    """What operations were applied, as (name, strength), while the policies run."""
+    """Record the operations that policies apply, as (name, strength)."""
     applied = []
 
     def recording(name):

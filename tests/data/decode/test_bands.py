@@ -86,7 +86,7 @@ def test_axes_of_an_array(read) -> None:
     assert (read(npy(array), 5) == array).all()
     assert (read(npy(first), 5) == array).all()
     assert (read(npy(np.asfortranarray(array)), 5) == array).all()
-    # Where both fit, the last axis is that of the bands.
+    # If both axes could be the bands, the last one is taken.
     square = stack(5, size=(5, 7))
     assert (read(npy(square), 5) == square).all()
 

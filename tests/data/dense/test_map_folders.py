@@ -97,6 +97,6 @@ def test_of_two_maps_of_a_name_the_one_that_is_not_jpeg_counts(tmp_path: Path) -
 
 
 def test_folders_of_other_files_do_not_count_as_maps(tmp_path: Path) -> None:
-    """As in Pascal VOC, whose Annotations are XML."""
+    """Pascal VOC has such a folder: its Annotations are XML."""
     touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml")
     assert find_folders(tmp_path)["train"].maps.name == "SegmentationClass"

@@ -118,7 +118,7 @@ def test_255_is_ignored_and_its_share_is_told(tmp_path: Path) -> None:
 
 
 def test_zero_is_reduced_only_if_asked_for(tmp_path: Path) -> None:
-    """As in ADE20K, whose table begins at 1."""
+    """ADE20K needs this: its table begins at 1."""
     root = draw_maps(tmp_path)
     (root / "classes.csv").write_text("Idx,Name\n1,red\n2,blue\n")
     with pytest.raises(DataError, match="reduce_zero_label = True"):

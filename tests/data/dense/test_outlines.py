@@ -50,7 +50,7 @@ def test_the_exact_outlines_of_random_masks_fill_them_again(seed: int) -> None:
 
 
 def _reached_from_outside(free: np.ndarray) -> np.ndarray:
-    """What a flood from the edges reaches, also across corners."""
+    """Return the pixels that a flood fill from the edges reaches, with corners connected."""
     canvas = np.pad(free, 1, constant_values=True)
     reached = np.zeros_like(canvas)
     reached[0] = True

@@ -1,4 +1,4 @@
-"""Which columns of a table hold what."""
+"""The roles of the columns of a table."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which files the paths in a table mean."""
+"""The image files that the paths in a table mean."""
 
 import json
 import os
