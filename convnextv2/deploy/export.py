@@ -27,6 +27,7 @@ from convnextv2.files import sha256_of
 from convnextv2.lock import building
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
+from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 
 _FLOAT32_IMAGES = 64
@@ -100,16 +101,23 @@ class ModelFacts:
     balance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_weights(cls, weights: Weights, **computed: Any) -> ModelFacts:
+    def of_weights(
+        cls, weights: Weights, exported: Description | None = None, **computed: Any
+    ) -> ModelFacts:
         """Collect the facts that opened weights state.
 
         Args:
             weights: The weights.
+            exported: The network that is exported if it is a part of them, such as the encoder of
+                a segmentor, which has no classes. None if it is all of them.
             **computed: Further facts: thresholds, temperature and balance.
+
+        Raises:
+            CheckpointError: The weights do not say how images are prepared.
         """
-        description = weights.description
+        description = exported or weights.description
         return cls(
-            description.preprocessing,
+            weights.preprocessing.to_json(),
             description.class_names,
             description.model,
             weights.provenance(),

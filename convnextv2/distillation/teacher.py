@@ -22,6 +22,7 @@ from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import plain
+from convnextv2.weights.description import DENSE_KINDS
 from convnextv2.weights.opened import OURS, Weights
 from convnextv2.weights.restore import restore
 
@@ -202,7 +203,7 @@ class _Network:
 
 def _from_artifact(artifact: Artifact) -> Teacher:
     card = artifact.card
-    if card.kind in ("segmentation", "detection"):
+    if card.kind in DENSE_KINDS:
         raise RecipeError(
             f"teacher = {artifact.path}: an artifact for {card.kind} returns no features. Give the "
             "run that it was exported from."

@@ -162,7 +162,11 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     if outputs == "multi_label":
         thresholds = calibrated_thresholds(description.thresholds, temperature)
     facts = ModelFacts.of_weights(
-        opened, thresholds=thresholds, temperature=temperature, balance=description.balance
+        opened,
+        description,
+        thresholds=thresholds,
+        temperature=temperature,
+        balance=description.balance,
     )
     artifact = export_artifact(
         model,

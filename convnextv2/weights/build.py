@@ -14,7 +14,7 @@ from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.upernet import Segmentor
 from convnextv2.text import brief
-from convnextv2.weights.description import Description
+from convnextv2.weights.description import DENSE_KINDS, Description
 from convnextv2.weights.dtypes import is_readable
 
 Network = ConvNeXtV2 | FCMAE | Segmentor | Detector
@@ -53,7 +53,7 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Net
 
 def _build(description: Description, drop_path_rate: float) -> Network:
     arguments, classes = dict(description.arguments), description.arguments.get("num_classes")
-    if description.kind in ("segmentation", "detection"):
+    if description.kind in DENSE_KINDS:
         arguments["num_classes"] = None
     network = ConvNeXtV2(**arguments, drop_path_rate=drop_path_rate)
     if description.kind == "segmentation":

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from shapes import write_coco
 from convnextv2 import export, predict, validate
 from convnextv2.cli import main
 from convnextv2.deploy.artifact import open_artifact
-from convnextv2.errors import ArtifactError, ConvNeXtV2Error
+from convnextv2.errors import ArtifactError, CheckpointError, ConvNeXtV2Error
 from convnextv2.inference.detector import open_finder
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.inference.segmenter import open_segmenter
 from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
 from convnextv2.weights.opened import open_weights
+from convnextv2.weights.safetensors import WEIGHTS, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
 
@@ -248,7 +250,20 @@ def test_the_encoder_of_a_segmentor_is_exported_as_a_backbone(
         workers=0,
         seconds=0.0,
     )
-    assert open_artifact(made).card.outputs == ["stage1", "stage2", "stage3", "stage4"]
+    card = open_artifact(made).card
+    assert card.outputs == ["stage1", "stage2", "stage3", "stage4"]
+    assert not card.class_names  # which are those of the segmentor
+
+
+@pytest.mark.parametrize("dynamic_size", [False, True])
+def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
+    dynamic_size: bool, dense_weights: dict[str, Path], tmp_path: Path
+) -> None:
+    opened = open_weights(dense_weights["places"])
+    save_weights(tmp_path / "w", opened.tensors, replace(opened.description, preprocessing={}))
+    with pytest.raises(CheckpointError, match="does not say how its images are prepared"):
+        export(tmp_path / "w" / WEIGHTS, dynamic_size=dynamic_size, out=tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 SMALL = (

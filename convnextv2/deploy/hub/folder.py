@@ -16,7 +16,6 @@ from convnextv2.deploy.hub.card import CardFacts, write_card
 from convnextv2.files import write_text
 from convnextv2.find import run_of
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run
 from convnextv2.weights.catalog import proposed_start, public_weights
@@ -80,7 +79,7 @@ def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
     """Return the classifier, and normalised bundled images on which its files are compared."""
     model = restore(weights)
     assert isinstance(model, ConvNeXtV2)
-    transform = EvalTransform(Preprocessing.read(weights.description.preprocessing))
+    transform = EvalTransform(weights.preprocessing)
     how = transform.preprocessing
     bundled = find_sources(read_recipe({"dataset": "bundled"})[0], labelled=False)[0]
     pixels = [transform(bundled.pixels(i, how.channels)) for i in range(_COMPARED)]
