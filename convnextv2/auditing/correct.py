@@ -166,14 +166,17 @@ def _table_options(images: Images, labels: Sequence[str]) -> str:
 def _split_options(images: Images) -> str:
     """Name the splits for training and validation if their names do not say what they are for.
 
-    Without a name for training, the last split is for validation and the others are for training,
-    as the folds of a cross-validation are used.
+    Without a name for training, those of no kind are for training. If none is for validation, the
+    last of them is, as the folds of a cross-validation are used.
     """
     splits = [split for split in images.split_names if split]
     train_split, val_split = images.asked
-    if train_split is None and splits and not any(kind_of(split) == "train" for split in splits):
-        train_split = ",".join(splits[:-1] or splits)
-        val_split = val_split or (splits[-1] if len(splits) > 1 else None)
+    kinds = {kind_of(split) for split in splits}
+    if train_split is None and splits and "train" not in kinds:
+        rest = [split for split in splits if kind_of(split) is None and split != val_split]
+        if val_split is None and "validation" not in kinds and len(rest) > 1:
+            val_split = rest.pop()
+        train_split = ",".join(rest or splits[:1])
     options = ""
     for knob, name, kind in (
         ("train_split", train_split, "train"),

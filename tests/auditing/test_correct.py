@@ -128,6 +128,25 @@ def test_of_folds_the_last_is_for_validation(here: Path) -> None:
     assert found.options == " --train_split 2 --val_split 0"
 
 
+@pytest.mark.parametrize(
+    ("splits", "train", "val"),
+    [
+        (("test", "0", "1", "2"), ["0", "1"], ["2"]),
+        (("0", "1", "test"), ["0"], ["1"]),
+        (("val", "rest"), ["rest"], ["val"]),
+        (("rest", "val", "test"), ["rest"], ["val"]),
+    ],
+)
+def test_of_splits_without_one_for_training_none_changes_its_use(
+    splits: tuple[str, ...], train: list[str], val: list[str], here: Path
+) -> None:
+    place([f"{split}{name}.jpg" for split in splits for name in "ab"])
+    rows = "".join(f"{split}{name}.jpg,{name},{split}\n" for split in splits for name in "ab")
+    read = read_back(corrected(listed(f"path,label,split\n{rows}")))
+    for source, own in zip(read, (train, val), strict=True):
+        assert names(source) == [f"{here.name}/{split}{name}.jpg" for split in own for name in "ab"]
+
+
 def test_links_to_images_of_one_name_have_names_of_their_own(tmp_path: Path, here: Path) -> None:
     root = draw_maps(tmp_path / "maps")
     for kind, end in (("images", "jpg"), ("annotations", "png")):
