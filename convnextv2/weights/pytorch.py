@@ -47,14 +47,15 @@ class TorchFile:
         title: The kind of file.
         content: The content of its pickle (see `pickles.PickleReader.read`).
         foreign: Classes and functions that it names and that were not called.
-        read: Reads the bytes of storages.
+        read: Reads the bytes of storages, by their keys. Each key is read once: a file may claim
+            any number of lengths and types for it.
     """
 
     path: Path
     title: str
     content: Any
     foreign: list[str]
-    read: Callable[[Iterable[Storage]], dict[Storage, bytearray]]
+    read: Callable[[Iterable[Storage]], dict[str, bytearray]]
 
     def tensors(self, records: Mapping[str, Record]) -> dict[str, Tensor]:
         """Read tensors, and each storage only once.
@@ -78,7 +79,7 @@ class TorchFile:
             )
         with _complaints(self.path):
             numbers = self.read(dict.fromkeys(record.storage for record in distinct))
-            made = {record: _view(record, numbers[record.storage]) for record in distinct}
+            made = {record: _view(record, numbers[record.storage.key]) for record in distinct}
         return {name: made[record] for name, record in records.items()}
 
 
@@ -170,9 +171,9 @@ def _open_archive(path: Path) -> TorchFile:
         reader = PickleReader(_entry(archive, entries[pickled]))
         content, _ = reader.read()
 
-    def read(storages: Iterable[Storage]) -> dict[Storage, bytearray]:
+    def read(storages: Iterable[Storage]) -> dict[str, bytearray]:
         # Opening an archive reads its whole directory, so it is opened once for all storages.
-        numbers = {}
+        numbers: dict[str, bytearray] = {}
         with _archive(path) as archive:
             for storage in storages:
                 found = entries.get(f"{folder}data/{storage.key}")
@@ -181,7 +182,8 @@ def _open_archive(path: Path) -> TorchFile:
                         f"storage {storage.key[:60]} is not there, or not {storage.nbytes:,} bytes "
                         "long"
                     )
-                numbers[storage] = _entry(archive, found)
+                if storage.key not in numbers:
+                    numbers[storage.key] = _entry(archive, found)
         return numbers
 
     return TorchFile(path, "PyTorch checkpoint", content, list(reader.foreign), read)
@@ -237,16 +239,18 @@ def _open_pickles(path: Path) -> TorchFile:
         keys, at = reader.read(at)
         places = _places(data, at, keys, reader.storages)
 
-    def read(storages: Iterable[Storage]) -> dict[Storage, bytearray]:
-        numbers = {}
+    def read(storages: Iterable[Storage]) -> dict[str, bytearray]:
+        numbers: dict[str, bytearray] = {}
         with open(path, "rb") as file:
             for storage in storages:
                 start, length = places[storage.key]
                 if storage.nbytes > length:
                     raise PickleError("a storage is longer than what was written of it")
-                numbers[storage] = bytearray(storage.nbytes)
+                if storage.key in numbers:
+                    continue
+                numbers[storage.key] = bytearray(length)
                 file.seek(start)
-                if file.readinto(numbers[storage]) != storage.nbytes:
+                if file.readinto(numbers[storage.key]) != length:
                     raise PickleError("cut short")
         return numbers
 
