@@ -125,14 +125,16 @@ class ConvNeXtV2(nn.Module):
         }
         training = {"drop_path_rate": drop_path_rate, "head_init_scale": head_init_scale}
         _check_arguments(arguments | training)
+        arguments = {name: _plain(value) for name, value in arguments.items()}
         # The arguments that a weights file needs to build this network again.
         self.arguments = {
             name: value
             for name, value in arguments.items()
             if name not in _LEFT_OUT or value != _LEFT_OUT[name]
         }
-        self.depths, self.dims = tuple(depths), tuple(dims)
-        self.in_channels, self.num_classes, self.block = in_channels, num_classes, block
+        self.depths, self.dims = tuple(arguments["depths"]), tuple(arguments["dims"])
+        self.in_channels, self.num_classes = arguments["in_channels"], arguments["num_classes"]
+        self.block = block
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
         self.grad_checkpoint = grad_checkpoint
 
@@ -302,6 +304,13 @@ def _is_count(value: Any) -> bool:
         return operator.index(value) >= 1  # NumPy's integers are whole numbers, too
     except TypeError:
         return False
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's numbers in place of NumPy's, which JSON does not know."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def create_model(name: str, **arguments: Any) -> ConvNeXtV2:

@@ -1,6 +1,8 @@
+import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -32,6 +34,14 @@ def test_sizes_have_the_published_parameter_counts(name: str) -> None:
         model, encoder = create_model(name), create_model(name, num_classes=None)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, encoder)]
     assert (*counts, len(model.state_dict())) == PARAMETERS[name]
+
+
+def test_a_network_of_numpys_numbers_can_be_saved() -> None:
+    sizes = [1, 1, 2, 1], [4, 8, 12, 16]
+    given = ConvNeXtV2(*map(np.array, sizes), num_classes=np.int64(2), norm_eps=np.float64(1e-5))
+    expected = ConvNeXtV2(*sizes, num_classes=2, norm_eps=1e-5)
+    assert json.dumps(given.arguments) == json.dumps(expected.arguments)
+    assert json.dumps([given.depths, given.dims, given.num_classes])  # for other tools' files
 
 
 def as_timm(name: str) -> str:
