@@ -61,6 +61,24 @@ def test_an_interrupted_benchmark_does_not_wait_for_the_process_that_measures() 
     assert time.monotonic() - began < 60 and not multiprocessing.active_children()
 
 
+def test_a_process_that_is_killed_is_a_failure_of_its_row() -> None:
+    """The system kills the process that takes too much memory."""
+
+    def kill(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    recipe = Recipe(image_size=64, batch_size=2, device="cpu")
+    before = signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    try:
+        row = benchmark._apart("train", "convnextv2_atto", "", recipe, limit_s=120)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert row["model"] == "atto" and row["failure"] == "the process ended with status -9"
+
+
 def test_words_may_have_blanks_and_count_once() -> None:
     assert benchmark._chosen("models", [" atto", "tiny ", "atto"], ["atto", "tiny"]) == [
         "atto",

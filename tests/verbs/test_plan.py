@@ -13,7 +13,7 @@ from runs import SMALL, draw
 import convnextv2
 from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
-from convnextv2.verbs import first_steps
+from convnextv2.verbs import first_steps, plan
 from convnextv2.verbs.first_steps import pace
 
 
@@ -97,6 +97,20 @@ def test_plan_measures_the_recipe_itself(capsys: pytest.CaptureFixture[str]) -> 
     )
     told = capsys.readouterr()
     assert "3 epochs, 12 steps" in told.err and read_answer("plan", told.out) == figures
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        (0.9 / 3600, "less than a second"),
+        (1 / 3600, "0:00:01"),
+        (1.5, "1:30:00"),
+        (48, "2 days, 0:00:00"),
+        (60, "2.5 days"),
+    ],
+)
+def test_a_duration_is_said_in_its_own_size(hours: float, said: str) -> None:
+    assert plan._duration(hours) == said
 
 
 def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:
