@@ -135,7 +135,7 @@ def _build(report: AuditReport, shown: Mapping[str, Sequence[Finding]], pictures
         sections.append(Section("wrong_label", "Labels", Markup(made)))
     sections.append(_corrected(macros, report.corrected))
     return build_page(
-        f"Audit of {report.images.root.name}",
+        f"Audit of {report.images.root.resolve().name}",
         summary=_headline(report, counts),
         recipe={},
         sections=sections,

@@ -61,7 +61,7 @@ _Found = Iterator[tuple[str, int, str, float]]
 
 def _light(good: Sequence[int], looks: Sequence[Look]) -> _Found:
     for i in good:
-        high, low = looks[i].dark, looks[i].bright
+        high, low = looks[i].high_luma, looks[i].low_luma
         if high - low < FLAT:
             yield "flat", i, f"90 % of the pixels are within {high - low:.0%} of brightness", low
         elif high < DARK:
@@ -122,5 +122,5 @@ def _channels(good: Sequence[int], looks: Sequence[Look]) -> _Found:
 def _is_grey(look: Look) -> bool:
     assert look.small is not None
     pixels = look.small.astype(np.int16)
-    is_flat = look.dark - look.bright < FLAT  # flat images are reported already
+    is_flat = look.high_luma - look.low_luma < FLAT  # flat images are reported already
     return bool((pixels.max(-1) - pixels.min(-1)).max() <= _COLOURLESS) and not is_flat

@@ -39,8 +39,10 @@ class Look(NamedTuple):
         bands: Number of bands in the file.
         format: Format of the file, such as JPEG.
         small: uint8 (SIDE, SIDE, 3), the whole image squeezed.
-        dark: The 95th percentile of the luma, from 0 to 1; an image is dark if even this is low.
-        bright: The 5th percentile of the luma, from 0 to 1.
+        low_luma: The 5th percentile of the luma, from 0 to 1; an image is too bright if even this
+            is high.
+        high_luma: The 95th percentile of the luma, from 0 to 1; an image is too dark if even this
+            is low.
         blur: From 0 (sharp) to 1 (blurred); see `blur_of`.
     """
 
@@ -53,8 +55,8 @@ class Look(NamedTuple):
     bands: int = 0
     format: str = ""
     small: NDArray[np.uint8] | None = None
-    dark: float = 0.0
-    bright: float = 0.0
+    low_luma: float = 0.0
+    high_luma: float = 0.0
     blur: float = 0.0
 
 
@@ -126,8 +128,8 @@ def _seen(picture: Picture, data: bytes) -> Look:
         picture.bands,
         sniff(data) or "NPY",
         np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX)),
-        high,
         low,
+        high,
         blur_of(luma),
     )
 

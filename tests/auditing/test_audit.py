@@ -223,6 +223,14 @@ def test_data_of_which_nothing_would_be_left_say_so(
     assert "There are no corrected data, since no image would be left: 2 " in out
 
 
+def test_the_page_names_the_working_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    convnextv2.audit(".", out=tmp_path / "out")
+    assert "<title>Audit of photos" in (tmp_path / "out" / "audit.html").read_text()
+
+
 def test_an_interrupted_audit_leaves_no_folder_and_can_be_repeated(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,9 @@ def test_a_look_says_what_the_file_holds(tmp_path: Path) -> None:
     expected = scene(0, (120, 60)).resize((SIDE, SIDE), Image.Resampling.BOX)
     assert np.array_equal(first.small, np.asarray(expected))
     levels = np.asarray(scene(0, (120, 60)).convert("L")) / 255
-    assert (first.bright, first.dark) == pytest.approx(np.percentile(levels, (5, 95)), abs=1e-6)
+    assert (first.low_luma, first.high_luma) == pytest.approx(
+        np.percentile(levels, (5, 95)), abs=1e-6
+    )
 
 
 def test_equal_pixels_have_one_hash_whatever_the_file(tmp_path: Path) -> None:
