@@ -75,7 +75,13 @@ def run_of(weights: Path) -> Run | None:
     Returns:
         The run, or None if the file does not lie in one.
     """
-    for folder in weights.parents[:1] if weights.suffix == ".ckpt" else weights.parents[1:3]:
+    if weights.suffix == ".ckpt":
+        folders = weights.parents[:1]
+    elif len(weights.parents) < 3:  # a path from inside the run
+        folders = Path(os.path.abspath(weights)).parents[1:3]
+    else:
+        folders = weights.parents[1:3]
+    for folder in folders:
         if (folder / "recipe.yaml").is_file():
             return Run(folder)
     return None

@@ -96,7 +96,7 @@ def export(options: ExportOptions) -> Path:
     recipe, notes = options.recipe(owner.path / "recipe.yaml" if owner else None)
     for note in notes:
         print(note)
-    name = options.name or (owner.path.name if owner else _name_of(weights))
+    name = options.name or (owner.path.resolve().name if owner else _name_of(weights))
     folder = _folder(options, weights, owner) if layout == "folder" else root
     is_own = owner is not None and recipe.data_dir == owner.recipe.data_dir
     check_outside_data(folder, None if is_own else recipe, recipe_of(weights))

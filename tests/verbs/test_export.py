@@ -3,9 +3,23 @@ from pathlib import Path
 import pytest
 from trees import network, save
 
+import convnextv2
 from convnextv2.cli import main
+from convnextv2.errors import ArtifactError
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
+
+
+@pytest.mark.parametrize("given", [".", "best/model.safetensors", "epochs/1/model.safetensors"])
+def test_a_repository_calls_a_model_after_the_run_in_the_working_folder(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(network(), tmp_path / "my run" / "best")
+    save(network(), tmp_path / "my run" / "epochs" / "1")
+    (tmp_path / "my run" / "recipe.yaml").write_text("epochs: 1\n")
+    monkeypatch.chdir(tmp_path / "my run")
+    with pytest.raises(ArtifactError, match="name = 'my run': expected letters"):
+        convnextv2.export(given, layout="triton", out=tmp_path / "models")
 
 
 @pytest.mark.parametrize("target", ["transformers", "convnextv2"])
