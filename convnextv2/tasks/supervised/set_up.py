@@ -79,11 +79,6 @@ def set_up(
     Raises:
         CheckpointError: The weights have no classes, or contradict the recipe.
     """
-    if recipe.batch_size == "auto":
-        say(
-            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for "
-            "what fits."
-        )
     if isinstance(opened, Artifact):
         check_own_prior(opened, prior)
         return _set_up_artifact(opened, recipe, place)
