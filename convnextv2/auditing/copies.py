@@ -12,7 +12,6 @@ from convnextv2.auditing.duplicates import SURE_DETAIL, Copy, near_copies
 from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.auditing.scan import Look
-from convnextv2.data.split_names import kind_of
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,8 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
         near[copy.second].add(copy.first)
     why = {i: "a copy has another label" for i in _contradicting(images, copies)}
     stays: dict[int, int] = {}
-    for i in sorted(copies.group_of, key=lambda i: (_for_training(images.splits[i]), i)):
+    training = images.training_splits()
+    for i in sorted(copies.group_of, key=lambda i: (images.splits[i] in training, i)):
         group = copies.group_of[i]
         kept = [stays[each] for each in (group, *sorted(near[group])) if each in stays]
         if i in why:
@@ -154,7 +154,3 @@ def _contradicting(images: Images, copies: Copies) -> set[int]:
         if contradict(images, one, other):
             found |= {one, other}
     return found
-
-
-def _for_training(split: str) -> bool:
-    return kind_of(split) not in ("validation", "test")

@@ -22,7 +22,6 @@ from convnextv2.data.manifest import Words
 from convnextv2.data.manifest.columns import NAMES, rate
 from convnextv2.data.manifest.label_sets import reads_several
 from convnextv2.data.manifest.labels import MISSING, whole_numbers
-from convnextv2.data.split_names import kind_of
 from convnextv2.files import replacing, write_json
 from convnextv2.text import typed
 
@@ -72,12 +71,13 @@ def correct(
     at = {path_and_split: i for i, path_and_split in enumerate(named)}
     dropped: dict[int, str] = {i: _reason(why) for i, why in copies.items()}
     labels = [images.label_of(i) for i in range(len(images))]
+    training = images.training_splits()
     changed = 0
     for finding in findings:
         i = at[finding.path, finding.split]
         if finding.kind == "unreadable":
             dropped[i] = "cannot be read"
-        elif finding.kind == "wrong_label" and i not in dropped and _trains(finding.split):
+        elif finding.kind == "wrong_label" and i not in dropped and finding.split in training:
             if wrong_labels == "drop":
                 dropped[i] = "probably a wrong label"
             elif wrong_labels == "change":
@@ -102,10 +102,6 @@ def correct(
 
 def _reason(why: str) -> str:
     return "a copy of another image" if why.startswith("a copy of ") else why
-
-
-def _trains(split: str) -> bool:
-    return kind_of(split) not in ("validation", "test")
 
 
 def _unlistable(images: Images, labels: Sequence[str], dropped: Collection[int]) -> dict[int, str]:
@@ -164,25 +160,15 @@ def _table_options(images: Images, labels: Sequence[str]) -> str:
 
 
 def _split_options(images: Images) -> str:
-    """Name the splits for training and validation if their names do not say what they are for.
-
-    Without a name for training, those of no kind are for training. If none is for validation, the
-    last of them is, as the folds of a cross-validation are used.
-    """
-    splits = [split for split in images.split_names if split]
-    train_split, val_split = images.asked
-    kinds = {kind_of(split) for split in splits}
-    if train_split is None and splits and "train" not in kinds:
-        rest = [split for split in splits if kind_of(split) is None and split != val_split]
-        if val_split is None and "validation" not in kinds and len(rest) > 1:
-            val_split = rest.pop()
-        train_split = ",".join(rest or splits[:1])
+    """Name the splits for training and validation if their names do not say what they are for."""
+    train_split, val_split = images.uses()
+    splits = {*images.split_names}
     options = ""
     for knob, name, kind in (
         ("train_split", train_split, "train"),
         ("val_split", val_split, "validation"),
     ):
-        if name is not None and kind_of(name) != kind and set(name.split(",")) & {*splits}:
+        if name is not None and images.kind_of(name) != kind and splits & {*name.split(",")}:
             options += f" --{knob} {typed(name)}"
     return options
 

@@ -9,7 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convnextv2.data.dense.layouts import split_kind
 from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.split_names import Kind, kind_of
+from convnextv2.data.splits import HERE
 
 TaskName = Literal["classification", "segmentation", "detection"]
 
@@ -62,6 +65,46 @@ class Images:
     def split_names(self) -> list[str]:
         """The splits in the order in which they were found."""
         return list(dict.fromkeys(self.splits))
+
+    def kind_of(self, split: str) -> Kind | None:
+        """Return the kind of a split by its name, as training on data of this task does."""
+        return split_kind(split) if self.task == "detection" else kind_of(split)
+
+    def uses(self) -> tuple[str | None, str | None]:
+        """Return the names of the splits for training and for validation; None for the usual names.
+
+        Without a split for training, those of no kind are for training. If none is for validation
+        either, the last of them is, as the folds of a cross-validation are used.
+        """
+        splits = [split for split in self.split_names if split]
+        train_split, val_split = self.asked
+        kinds = {self.kind_of(split) for split in splits}
+        if train_split is None and splits and "train" not in kinds:
+            rest = [each for each in splits if self.kind_of(each) is None and each != val_split]
+            if val_split is None and "validation" not in kinds and len(rest) > 1:
+                val_split = rest.pop()
+            train_split = ",".join(rest or splits[:1])
+        return train_split, val_split
+
+    def training_splits(self) -> frozenset[str]:
+        """Return the splits for training: those that were asked for, or all without another use."""
+        asked = self.asked[0]
+        if asked not in (None, HERE):
+            return self._meant(asked)
+        others = self._meant(self.uses()[1])
+        return frozenset(
+            split
+            for split in self.split_names
+            if split not in others and self.kind_of(split) not in ("validation", "test")
+        )
+
+    def _meant(self, name: str | None) -> frozenset[str]:
+        """Return the splits that a name means; it may hold several with commas between them."""
+        if name is None:
+            return frozenset()
+        splits, kind = frozenset(self.split_names), self.kind_of(name)
+        exact = splits & {name, *(part.strip() for part in name.split(","))}
+        return exact or frozenset(each for each in splits if kind and self.kind_of(each) == kind)
 
     def label_of(self, index: int) -> str:
         """Return the class of an image, or its classes with | between them."""

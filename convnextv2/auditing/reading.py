@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from convnextv2.data.manifest import Table
 from convnextv2.data.source import Source
 from convnextv2.data.sources import table_options
 from convnextv2.data.split_names import kind_of
-from convnextv2.data.splits import asked_splits, find_splits
+from convnextv2.data.splits import asked_splits, find_splits, name_below
 from convnextv2.data.table_sources import TableOptions, source_of
 from convnextv2.errors import DataError, StorageError
 from convnextv2.recipe.knobs import Recipe
@@ -75,9 +76,10 @@ def _classified(root: Path, recipe: Recipe) -> Images:
         return _listed(root, recipe)
     train_split, val_split = asked_splits(recipe)
     found = find_splits(root, train_split, val_split)
+    name_of = partial(name_below, found.root)  # since two folders may have one name
     folders = [found.validation] if found.validation else []
     if found.training is not None:
-        sources = {found.training.name: _labelled_or_not(found.training)}
+        sources = {name_of(found.training): _labelled_or_not(found.training)}
         tests = [name for name in found.left_alone if kind_of(name) == "test"]
         folders += [found.root / name for name in tests]
     else:
@@ -93,10 +95,14 @@ def _classified(root: Path, recipe: Recipe) -> Images:
                 raise
             sources = {}  # nothing lies beside the split for validation
     for folder in folders:
-        sources[folder.name] = _labelled_or_not(folder)
+        sources[name_of(folder)] = _labelled_or_not(folder)
     images = _joined("classification", root, sources)
     skipped = [name for name in found.left_alone if name not in sources]
     more = (f"Not audited: {', '.join(f'{name}/' for name in skipped)}.",) if skipped else ()
+    if train_split is not None and found.training is not None:
+        train_split = name_of(found.training)
+    if val_split is not None and found.validation is not None:
+        val_split = name_of(found.validation)
     return replace(images, asked=(train_split, val_split), notes=(*images.notes, *more))
 
 

@@ -71,7 +71,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
     names = list(visible_folders(root)[0])
     training = _named(root, train_split) or _usual(root, names, "train", train_split)
     validation = _named(root, val_split) or _usual(root, names, "validation", val_split)
-    used = {path.name for path in (training, validation) if path}
+    used = {Path(name_below(root, path)).parts[0] for path in (training, validation) if path}
     tests = [name for name in names if kind_of(name) == "test" and name not in used]
     if training:
         left = tuple(name for name in names if name not in used)
@@ -90,6 +90,12 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
         f"--train_split {HERE} instead."
     )
     return SplitFolders(root, None, validation, tuple(tests), (note,))
+
+
+def name_below(root: Path, folder: Path) -> str:
+    """Return the path of a folder below `root`, or its own path if it lies elsewhere."""
+    is_inside = folder.is_relative_to(root)
+    return (folder.relative_to(root) if is_inside else folder).as_posix()
 
 
 def asked_split(recipe: Recipe, knob: Literal["train_split", "val_split"]) -> str | None:
@@ -321,8 +327,8 @@ def _announce(
     root: Path, outer: Path, training: Path, validation: Path | None, left: tuple[str, ...]
 ) -> str:
     where = f"{root} (inside of {outer})" if root != outer else str(root)
-    line = f"{where}: {training.name}/ is for training"
-    line += f", {validation.name}/ for validation" if validation else ""
+    line = f"{where}: {name_below(root, training)}/ is for training"
+    line += f", {name_below(root, validation)}/ for validation" if validation else ""
     return line + (f"; not used: {_listed(list(left))}." if left else ".")
 
 

@@ -9,6 +9,7 @@ from image_tables import place
 from maps import draw_maps
 
 from convnextv2.auditing.correct import Corrected, correct
+from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.auditing.reading import find_images
 from convnextv2.data.dense.map_folders import find_folders, pair
@@ -126,6 +127,47 @@ def test_of_folds_the_last_is_for_validation(here: Path) -> None:
     assert names(validation) == [f"{here.name}/{i}.jpg" for i in (4, 5)]
     found = corrected(listed(f"path,label,fold\n{rows}", train_split="2", val_split="0"))
     assert found.options == " --train_split 2 --val_split 0"
+
+
+def test_two_folders_of_one_name_are_two_splits(here: Path) -> None:
+    place(
+        [
+            f"data/{part}/images/{name}/{part}{i}.jpg"
+            for part in "xy"
+            for name in "ab"
+            for i in (0, 1)
+        ]
+    )
+    recipe = Recipe(data_dir="data", train_split="x/images", val_split="y/images")
+    images = find_images(recipe, "classification")
+    assert images.split_names == ["x/images", "y/images"]
+    assert not any(line.startswith("Not audited") for line in images.notes)
+    training, validation = read_back(corrected(images))
+    assert {name[2] for name in names(training)} == {"x"}
+    assert {name[2] for name in names(validation)} == {"y"}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kept"),
+    [({"val_split": "2"}, "2"), ({}, "2"), ({"train_split": "1,2"}, "0")],
+    ids=["asked for", "the last fold", "the rest"],
+)
+def test_wrong_labels_stay_in_the_split_for_validation(
+    knobs: dict[str, str], kept: str, here: Path
+) -> None:
+    place([f"{i}.jpg" for i in range(6)])
+    rows = "".join(f"{i}.jpg,{'ab'[i % 2]},{i // 2}\n" for i in range(6))
+    images = listed(f"path,label,fold\n{rows}", **knobs)
+    doubted = [
+        Finding("wrong_label", path, split, images.label_of(i), "", suggested="a", score=0.9)
+        for i, (path, split) in enumerate(zip(images.paths, images.splits, strict=True))
+        if split in ("2", "0")
+    ]
+    Path("out").mkdir()
+    found = correct(images, doubted, {}, Path("out"), "drop")
+    assert found.dropped == {"probably a wrong label": 2} and found.path is not None
+    left = {row.rsplit(",", 1)[1] for row in found.path.read_text().splitlines()[1:]}
+    assert left == {"1", kept}
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,11 @@ def test_pictures_that_are_only_similar_are_named_and_stay(tmp_path: Path) -> No
         ("contradiction", "a similar picture"),
         ("near_duplicate", "nearly the same picture, mirrored"),
     ]
+
+
+@pytest.mark.parametrize("splits", [("train2017", "val2017"), ("train2017", "mine")])
+def test_of_copies_that_of_validation_stays(splits: tuple[str, str], tmp_path: Path) -> None:
+    asked = (None, "mine")
+    images = Images("detection", tmp_path, ("a.jpg", "b.jpg"), splits, None, (), asked=asked)
+    copies = Copies({0: [0, 1]}, {0: 0, 1: 0}, [])
+    assert left_out(images, copies) == {0: "a copy of b.jpg"}
