@@ -139,9 +139,10 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "convnextv2: error: this command has 3 errors:",
         "  epoch = 3: unknown key. Did you mean 'epochs'?",
-        "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of "
-        "`lr_batch_size` images.",
+        "  mixup = -0.8: expected a number >= 0 and <= 1,000. Alpha of the Beta distribution of "
+        "mixup. 0: off.",
+        "  lr = fast: expected a number >= 0 and <= 1,000,000,000,000. Peak learning rate, for a "
+        "global batch of `lr_batch_size` images.",
     ]
 
 
@@ -212,8 +213,8 @@ def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsy
     for name in knobs_of("pretrain"):
         assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
     assert re.search(
-        r"--epochs V +Number of passes over the training images\. A whole number >= 1\. "
-        r"\[100 epochs\]",
+        r"--epochs V +Number of passes over the training images\. A whole number >= 1 and <= "
+        r"1,000,000\. \[100 epochs\]",
         out,
     )
     assert (

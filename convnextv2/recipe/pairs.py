@@ -22,18 +22,32 @@ NOT_KNOBS = ("images", "classes", "ranks")
 LOGGERS = ("wandb", "mlflow", "trackio")
 """Names that `loggers` accepts."""
 
-_MINIMUM = {
-    "workers": 0,
-    "batch_size": 1,
-    "image_size": 1,
-    "depths": 1,
-    "dims": 1,
-    "color_jitter": 0,
+_RANGES: dict[str, tuple[float | None, float | None]] = {
+    "workers": (0, 1_024),
+    "batch_size": (1, 1_000_000),
+    "image_size": (1, None),  # its upper bound has a line of its own
+    "depths": (1, 1_000),
+    "dims": (1, 65_536),
+    "color_jitter": (0, 100),
+    "decay_milestones": (0, 1_000_000),
+    "ignore_values": (0, 2**31 - 1),
+    "scale": (None, 100),
+    "ratio": (None, 1_000),
+    "erase_scale": (None, 100),
+    "erase_ratio": (None, 1_000),
+    "erase_value": (-1_000_000, 1_000_000),
+    "scale_jitter": (None, 16),
+    "test_scales": (None, 16),
+    "mean": (-1_000_000_000, 1_000_000_000),
+    "std": (None, 1_000_000_000),
+    "value_range": (-1e30, 1e30),
 }
-"""Lower bounds of knobs that may also be a word or several numbers.
+"""Bounds of knobs that may also be a word or several numbers: the lowest and the highest value.
 
-The declaration of such a knob cannot state the bound itself.
+The declaration of such a knob cannot state the bounds itself. None stands for a bound that another
+check states.
 """
+_LARGEST_WEIGHT = 1_000_000_000
 
 _FOR_CLASSIFICATION = (
     *("dataset", "dataset_download", "class_order", "columns", "labels", "label_separator"),
@@ -180,11 +194,14 @@ def _number_mistakes(recipe: Recipe) -> Iterator[str]:
         least, most = getattr(recipe, name)
         if not 0 < least <= most:
             yield f"{name} = {getattr(recipe, name)}: expected 0 < least <= most."
-    for name, least in _MINIMUM.items():
+    for name, (lowest, highest) in _RANGES.items():
         value = getattr(recipe, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int | float) and number < least for number in numbers):
-            yield f"{name} = {value}: expected nothing below {least}."
+        several = value if isinstance(value, tuple) else (value,)
+        numbers = [number for number in several if isinstance(number, int | float)]
+        if numbers and lowest is not None and min(numbers) < lowest:
+            yield f"{name} = {value}: expected nothing below {lowest:,}."
+        if numbers and highest is not None and max(numbers) > highest:
+            yield f"{name} = {value}: expected nothing above {highest:,}."
     if recipe.image_size != "auto" and max(recipe.height_and_width()) > LONGEST_SIDE_PX:
         yield f"image_size = {recipe.image_size}: expected at most {LONGEST_SIDE_PX:,} px a side."
     if isinstance(recipe.color_jitter, tuple) and len(recipe.color_jitter) not in (3, 4):
@@ -251,8 +268,6 @@ def _optimization_mistakes(recipe: Recipe) -> Iterator[str]:
 def _dense_mistakes(recipe: Recipe) -> Iterator[str]:
     if not recipe.test_scales or min(recipe.test_scales) <= 0:
         yield f"test_scales = {recipe.test_scales}: expected numbers > 0."
-    if any(value < 0 for value in recipe.ignore_values or ()):
-        yield f"ignore_values = {recipe.ignore_values}: expected numbers >= 0."
     if recipe.task == "classification":
         return
     fields = type(recipe).model_fields
@@ -289,8 +304,11 @@ def _balance_mistakes(recipe: Recipe) -> Iterator[str]:
             f"sampling = {sampling:g}: expected natural, balanced, sqrt, or a number from 0 "
             "(balanced) to 1 (natural)."
         )
-    if isinstance(weights, dict) and (low := [name for name in weights if weights[name] <= 0]):
-        yield f"class_weights = {low[0]}={weights[low[0]]:g}: expected numbers > 0."
+    table = weights if isinstance(weights, dict) else {}
+    if wrong := [name for name in table if not 0 < table[name] <= _LARGEST_WEIGHT]:
+        weight = table[wrong[0]]
+        limit = f" and <= {_LARGEST_WEIGHT:,}" if weight > 0 else ""
+        yield f"class_weights = {wrong[0]}={weight:g}: expected numbers > 0{limit}."
     if is_sampled and not recipe.shuffle:
         yield f"sampling = {sampling}: draws images at random. Set shuffle = True."
     if is_weighted and recipe.loss not in ("ce", "bce"):

@@ -75,9 +75,9 @@ class Option:
     def takes(self) -> str:
         """The values that the option takes, in words.
 
-        Examples are 'a number >= 0', 'one of ce, bce' and 'a whole number >= 1, or none'.
+        Examples are 'a number >= 0 and <= 1', 'one of ce, bce' and 'a whole number >= 1, or none'.
         """
-        within = " and".join(f" {sign} {limit}" for sign, _, limit in self.bounds)
+        within = " and".join(f" {sign} {limit:,}" for sign, _, limit in self.bounds)
         words = []
         for part in (
             get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,)

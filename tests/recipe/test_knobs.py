@@ -1,8 +1,15 @@
+from types import UnionType
+from typing import Union, get_args, get_origin
+
 import pytest
 from pydantic import ValidationError
 
+from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe, group_of_knob
+from convnextv2.recipe.options import own_options
+from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import read_value
+from convnextv2.verbs.options import VERBS
 
 EXTRAS = {name: field.json_schema_extra for name, field in Recipe.model_fields.items()}
 
@@ -44,6 +51,63 @@ def test_bounds_are_of_the_kinds_that_messages_can_tell():
         type(bound).__name__ for field in Recipe.model_fields.values() for bound in field.metadata
     }
     assert kinds <= {"Ge", "Gt", "Le", "Lt"}
+
+
+def numeric(kind):
+    """The parts of an annotation that are numbers, tuples of numbers, or tables of them."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [part for part in parts if {part, *get_args(part)} & {int, float}]
+
+
+def absurd(kind, number):
+    """Values of a knob that hold an absurd number: one for each form that its values have."""
+    for part in numeric(kind):
+        if get_origin(part) is dict:
+            yield {"cat": number}
+        elif get_origin(part) is tuple:
+            inner = [each for each in get_args(part) if each is not Ellipsis]
+            yield [number] * len(inner)
+        else:
+            yield number
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in Recipe.model_fields.items() if numeric(field.annotation)]
+)
+@pytest.mark.parametrize("number", [10**30, 1e38, -(10**30)])
+def test_absurd_numbers_are_refused_by_a_line_that_says_what_is_expected(name, number):
+    for value in absurd(Recipe.model_fields[name].annotation, number):
+        with pytest.raises(RecipeError) as error:
+            read_recipe({name: value})
+        lines = [line.strip() for line in str(error.value).splitlines()]
+        assert any(line.startswith(f"{name} = ") and "expected" in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [(verb, one.name) for verb in VERBS for one in own_options(VERBS[verb]) if numeric(one.kind)],
+)
+def test_absurd_numbers_of_a_verbs_own_options_are_refused(verb, name):
+    if (verb, name) == ("validate", "sizes"):
+        pytest.skip("its bounds depend on the model; test_validate has them")
+    with pytest.raises(RecipeError, match=rf"\b{name} = 10+: expected"):
+        VERBS[verb].read({name: 10**30})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"epochs": 10**30}, f"epochs = {10**30}: expected a whole number >= 1 and <= 1,000,000."),
+        ({"workers": 2000}, "workers = 2000: expected nothing above 1,024."),
+        ({"dims": "8,8,8,1e9"}, "dims = (8, 8, 8, 1000000000): expected nothing above 65,536."),
+        ({"class_weights": "cat=1e30"}, "class_weights = cat=1e+30: expected numbers > 0 and <= 1"),
+        ({"decay_milestones": [-1]}, "decay_milestones = (-1,): expected nothing below 0."),
+    ],
+)
+def test_the_bound_that_is_passed_is_named(settings, told):
+    with pytest.raises(RecipeError) as error:
+        read_recipe(settings)
+    assert told in str(error.value)
 
 
 def test_a_recipe_cannot_be_changed():

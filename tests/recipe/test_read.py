@@ -193,13 +193,14 @@ def test_all_mistakes_are_reported_together(recipe_file):
     assert lines_of({"lr": "fast", "modle": "x", "hflip": "2"}, config=config) == [
         "mine.yaml has 3 errors:",
         "  warmup_epoch = 20: unknown key. Did you mean 'warmup_epochs'?",
-        "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
+        "  mixup = -0.8: expected a number >= 0 and <= 1,000. Alpha of the Beta distribution of "
+        "mixup. 0: off.",
         "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you "
         "mean 'ce'?",
         "this command has 3 errors:",
         "  modle = x: unknown key. Did you mean 'model'?",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of "
-        "`lr_batch_size` images.",
+        "  lr = fast: expected a number >= 0 and <= 1,000,000,000,000. Peak learning rate, for a "
+        "global batch of `lr_batch_size` images.",
         "  hflip = 2: expected a number >= 0 and <= 1. Probability of a horizontal flip.",
     ]
 
@@ -310,7 +311,7 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
         ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
         ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
         ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings lie in each other"),
-        ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0."),
+        ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0 and <= 1,000,"),
         ("1: 2\n", "1 = 2: unknown key."),
     ],
 )

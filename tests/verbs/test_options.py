@@ -152,7 +152,10 @@ def test_a_recipe_for_training_may_be_validated_and_planned_with(tmp_path, capsy
             "max_image = 3: serve has no such option. Did you mean 'max_images'?",
         ),
         ("demo --fast", "fast = True: demo has no such option. See: convnextv2 demo --help"),
-        ("predict R a.jpg --top_k many", "top_k = many: expected a whole number >= 1."),
+        (
+            "predict R a.jpg --top_k many",
+            "top_k = many: expected a whole number >= 1 and <= 1,000,000.",
+        ),
         (
             "export R --format onx",
             "format = onx: expected one of onnx, torch, aoti, openvino. Did you mean 'onnx'?",

@@ -30,6 +30,7 @@ class AugmentationKnobs(Knobs):
         "replaces the random resized crop. 0: off.",
         unit="px",
         ge=0,
+        le=16_384,
     )
     hflip: float = _augment(0.5, "Probability of a horizontal flip.", ge=0, le=1)
     vflip: float = _augment(0.0, "Probability of a vertical flip.", ge=0, le=1)
@@ -82,13 +83,14 @@ class AugmentationKnobs(Knobs):
         "Number of attempts to place the rectangle. If all fail, the image is left as it is.",
         mindcv="re_max_attempts",
         ge=1,
+        le=10_000,
         idle=("no_erasing",),
     )
     mixup: float = _augment(
-        0.0, "Alpha of the Beta distribution of mixup. 0: off.", ge=0, only="train"
+        0.0, "Alpha of the Beta distribution of mixup. 0: off.", ge=0, le=1_000, only="train"
     )
     cutmix: float = _augment(
-        0.0, "Alpha of the Beta distribution of cutmix. 0: off.", ge=0, only="train"
+        0.0, "Alpha of the Beta distribution of cutmix. 0: off.", ge=0, le=1_000, only="train"
     )
     mix_prob: float = _augment(
         1.0,
@@ -112,6 +114,7 @@ class AugmentationKnobs(Knobs):
         "How often each image occurs in an epoch, augmented anew each time. The epoch keeps its "
         "length. 0: once.",
         ge=0,
+        le=10_000,
     )
     aug_splits: Literal[0, 3] = _augment(
         0,

@@ -86,6 +86,7 @@ class DataKnobs(Knobs):
         "same way.",
         unit="images",
         ge=1,
+        le=1_000_000_000,
     )
     bad_images: Literal["fail", "skip", "quarantine"] = _data(
         "fail",
@@ -99,9 +100,14 @@ class DataKnobs(Knobs):
         "wait.",
         unit="s",
         ge=0,
+        le=31_536_000,
     )
     max_image_pixels: int = _data(
-        178_956_970, "Size of the largest image that is decoded.", unit="pixels", ge=1
+        178_956_970,
+        "Size of the largest image that is decoded.",
+        unit="pixels",
+        ge=1,
+        le=1_000_000_000_000,
     )
     batch_size: int | Literal["auto"] = _data(
         64,
@@ -125,6 +131,7 @@ class DataKnobs(Knobs):
         "fit is fetched each time.",
         unit="GB",
         ge=0,
+        le=1_000_000,
     )
     cache_mb: int = _data(
         0,
@@ -132,6 +139,7 @@ class DataKnobs(Knobs):
         "fit are decoded each time. With a cache, JPEG files are decoded at full resolution.",
         unit="MB",
         ge=0,
+        le=1_000_000_000,
     )
     image_size: int | tuple[int, int] | Literal["auto"] = _data(
         224,
@@ -145,6 +153,7 @@ class DataKnobs(Knobs):
         "Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in "
         "the files (docs/how-to/preprocessing.md).",
         ge=1,
+        le=10_000,
     )
     value_range: tuple[float, float] | None = _data(
         None,

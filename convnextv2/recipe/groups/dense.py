@@ -54,7 +54,7 @@ class DenseKnobs(Knobs):
         idle=("not_dense",),
     )
     head_channels: int = _dense(
-        512, "Number of channels in the head of a segmentor.", ge=4, idle=("no_maps",)
+        512, "Number of channels in the head of a segmentor.", ge=4, le=65_536, idle=("no_maps",)
     )
     head_norm: Literal["batch", "group"] = _dense(
         "batch",
@@ -67,6 +67,7 @@ class DenseKnobs(Knobs):
         "Weight of the loss of an auxiliary head, which a segmentor has in training only. 0: no "
         "such head.",
         ge=0,
+        le=1_000_000,
         idle=("no_maps",),
     )
     slide: bool = _dense(
@@ -101,6 +102,7 @@ class DenseKnobs(Knobs):
         256,
         "Number of channels in the feature pyramid and the mask head of a detector.",
         ge=1,
+        le=65_536,
         idle=("no_objects",),
     )
     finest_stride: Literal[4, 8] = _dense(
@@ -114,25 +116,36 @@ class DenseKnobs(Knobs):
         8.0,
         "Side of a detector's anchors, over the stride of their level.",
         gt=0,
+        le=1_000,
         idle=("no_objects",),
     )
     box_dim: int = _dense(
-        1024, "Width of the two layers of a detector's box head.", ge=1, idle=("no_objects",)
+        1024,
+        "Width of the two layers of a detector's box head.",
+        ge=1,
+        le=65_536,
+        idle=("no_objects",),
     )
     proposals: int = _dense(
         1000,
         "Number of regions in an image that a detector looks at more closely.",
         ge=1,
+        le=100_000,
         idle=("no_objects",),
     )
     rois: int = _dense(
         512,
         "Number of regions in an image that the heads of a detector are trained on.",
         ge=4,
+        le=100_000,
         idle=("no_objects",),
     )
     max_detections: int = _dense(
-        100, "The most objects that a detector finds in an image.", ge=1, idle=("no_objects",)
+        100,
+        "The most objects that a detector finds in an image.",
+        ge=1,
+        le=100_000,
+        idle=("no_objects",),
     )
     soft_nms: bool = _dense(
         False,

@@ -29,12 +29,17 @@ class DistillationKnobs(Knobs):
         idle=("no_teacher",),
     )
     distill_weight: float = _distil(
-        1.0, "Weight of what the teacher says in the loss.", gt=0, idle=("no_teacher",)
+        1.0,
+        "Weight of what the teacher says in the loss.",
+        gt=0,
+        le=1_000_000,
+        idle=("no_teacher",),
     )
     distill_temperature: float = _distil(
         4.0,
         "Number by which all logits are divided before teacher and student are compared.",
         gt=0,
+        le=1_000_000,
         only="train",
         idle=("no_teacher", "no_soft_labels"),
     )
@@ -43,6 +48,7 @@ class DistillationKnobs(Knobs):
         "Weight of the loss without the teacher. If empty, it is 0 with soft labels (labels do "
         "not count then, as in Beyer et al. 2022), and otherwise 1.",
         ge=0,
+        le=1_000_000,
         idle=("no_teacher",),
     )
     unlabelled: str = _distil(

@@ -28,6 +28,7 @@ class ModelKnobs(Knobs):
         None,
         "Number of classes. If empty, it is the number of classes in the data.",
         ge=1,
+        le=10_000_000,
         only="train",
     )
     stem_stride: Literal[1, 2, 4] = _model(
@@ -48,10 +49,13 @@ class ModelKnobs(Knobs):
         idle=("no_grn",),
     )
     norm_eps: float = _model(
-        1e-6, "Epsilon of the final norm. Checkpoints of Transformers have 1e-12.", gt=0
+        1e-6, "Epsilon of the final norm. Checkpoints of Transformers have 1e-12.", gt=0, le=1
     )
     inner_eps: float = _model(
-        1e-6, "Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.", gt=0
+        1e-6,
+        "Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.",
+        gt=0,
+        le=1,
     )
     drop_path_rate: float = _model(
         0.0,
@@ -64,6 +68,7 @@ class ModelKnobs(Knobs):
         1.0,
         "Factor on the initial weights of the head. Use 0.001 for fine-tuning.",
         ge=0,
+        le=1_000,
         only="train",
     )
     grad_checkpoint: bool = _model(

@@ -19,6 +19,7 @@ class OptimizationKnobs(Knobs):
         unit="epochs",
         mindcv="epoch_size",
         ge=1,
+        le=1_000_000,
         idle=("has_time",),
     )
     time: str = _optim(
@@ -34,19 +35,24 @@ class OptimizationKnobs(Knobs):
         "adamw", "Optimizer to use. lion, lamb and adan need the extra [optimizers].", mindcv="opt"
     )
     lr: float = _optim(
-        1e-3, "Peak learning rate, for a global batch of `lr_batch_size` images.", ge=0
+        1e-3,
+        "Peak learning rate, for a global batch of `lr_batch_size` images.",
+        ge=0,
+        le=1_000_000_000_000,
     )
     lr_batch_size: int | None = _optim(
         None,
         "Global batch for which `lr` is stated. If empty, `lr` is for whatever batch is used.",
         unit="images",
         ge=1,
+        le=100_000_000,
     )
     scale_lr: bool = _optim(False, "Multiply `lr` and `min_lr` by global batch / lr_batch_size.")
     min_lr: float = _optim(
         1e-6,
         "Lowest learning rate of the cosine, one_cycle and cyclic schedules.",
         ge=0,
+        le=1_000_000_000_000,
         idle=("no_floor",),
     )
     schedule: Literal[
@@ -66,6 +72,7 @@ class OptimizationKnobs(Knobs):
         "Length of the linear warm-up at the start. It counts as part of `epochs`.",
         unit="epochs",
         ge=0,
+        le=1_000_000,
         idle=("has_time",),
     )
     warmup_factor: float = _optim(
@@ -77,6 +84,7 @@ class OptimizationKnobs(Knobs):
         "the warm-up.",
         unit="epochs",
         ge=1,
+        le=1_000_000,
         idle=("no_length", "has_time"),
     )
     decay_rate: float = _optim(
@@ -84,6 +92,7 @@ class OptimizationKnobs(Knobs):
         "Factor of the exponential, step and multi_step schedules; power of the polynomial "
         "schedule.",
         gt=0,
+        le=100,
         idle=("no_rate",),
     )
     decay_milestones: tuple[int, ...] = _optim(
@@ -97,12 +106,14 @@ class OptimizationKnobs(Knobs):
         1,
         "Number of cosines, one after another, or of periods of the cyclic schedule.",
         ge=1,
+        le=1_000_000,
         idle=("no_cycles",),
     )
     cycle_decay: float = _optim(
         1.0,
         "Factor on the peak learning rate from one cosine to the next.",
         gt=0,
+        le=100,
         idle=("no_cycle_decay",),
     )
     betas: tuple[float, float] | None = _optim(
@@ -111,7 +122,7 @@ class OptimizationKnobs(Knobs):
         "(0.9, 0.999) for adamw, adam, nadam and lamb.",
         idle=("no_betas",),
     )
-    eps: float = _optim(1e-8, "Epsilon of the adaptive optimizers.", gt=0, idle=("no_eps",))
+    eps: float = _optim(1e-8, "Epsilon of the adaptive optimizers.", gt=0, le=100, idle=("no_eps",))
     momentum: float = _optim(0.9, "Momentum of sgd and rmsprop.", ge=0, lt=1, idle=("no_momentum",))
     nesterov: bool = _optim(False, "Use Nesterov momentum with sgd.", mindcv="use_nesterov")
     weight_decay: float = _optim(
@@ -119,6 +130,7 @@ class OptimizationKnobs(Knobs):
         "Weight decay. It is decoupled in adamw, lion, lamb and adan, and added to the gradient "
         "in the other optimizers.",
         ge=0,
+        le=1_000,
     )
     weight_decay_filter: Literal["norm_and_bias", "disable", "auto"] = _optim(
         "norm_and_bias",
@@ -141,13 +153,17 @@ class OptimizationKnobs(Knobs):
         only="train",
     )
     clip_norm: float | None = _optim(
-        None, "Maximum of the gradient's global norm. A larger gradient is scaled down to it.", gt=0
+        None,
+        "Maximum of the gradient's global norm. A larger gradient is scaled down to it.",
+        gt=0,
+        le=1_000_000_000,
     )
     loss_scale: float = _optim(
         65536.0,
         "Factor on the loss in float16 at the start. It is halved on overflow and doubled after "
         "2000 steps without one.",
         ge=1,
+        le=2**32,
         idle=("no_scale",),
     )
     global_batch: int | None = _optim(
@@ -157,12 +173,14 @@ class OptimizationKnobs(Knobs):
         "accumulate x ranks.",
         unit="images",
         ge=1,
+        le=100_000_000,
     )
     accumulate: int = _optim(
         1,
         "Number of batches whose gradients make up one step.",
         mindcv="gradient_accumulation_steps",
         ge=1,
+        le=1_000_000,
     )
     loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
         "ce",
@@ -215,6 +233,7 @@ class OptimizationKnobs(Knobs):
         "that the network itself need not prefer frequent classes. 1 makes up for all of it. 0: "
         "off.",
         ge=0,
+        le=100,
         only="train",
     )
     label_smoothing: float = _optim(

@@ -14,13 +14,17 @@ class PretrainingKnobs(Knobs):
 
     mask_ratio: float = _pretrain(0.6, "Share of the tiles that is hidden.", gt=0, lt=1)
     tile: int | None = _pretrain(
-        None, "Side of a tile. If empty, it is the total stride (8 x stem_stride).", unit="px", ge=1
+        None,
+        "Side of a tile. If empty, it is the total stride (8 x stem_stride).",
+        unit="px",
+        ge=1,
+        le=16_384,
     )
     norm_target: bool = _pretrain(
         True, "Normalise the pixels of each masked tile before the loss compares them."
     )
-    decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1)
-    decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1)
+    decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1, le=65_536)
+    decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1, le=1_000)
     health_every_epochs: int | None = _pretrain(
         None,
         "Number of epochs between examinations of the features and gradients on a fixed set of "
@@ -28,6 +32,7 @@ class PretrainingKnobs(Knobs):
         "Empty: never.",
         unit="epochs",
         ge=1,
+        le=1_000_000,
     )
     probe_every_epochs: int | None = _pretrain(
         None,
@@ -36,6 +41,7 @@ class PretrainingKnobs(Knobs):
         "probed then. Empty: never.",
         unit="epochs",
         ge=1,
+        le=1_000_000,
     )
     probe_dir: str = _pretrain(
         "",

@@ -65,7 +65,11 @@ class RunKnobs(Knobs):
         "docs/how-to/sharding.md.",
     )
     rank_timeout_s: int = _run(
-        600, "How long to wait for a rank that does not answer before the job ends.", unit="s", ge=1
+        600,
+        "How long to wait for a rank that does not answer before the job ends.",
+        unit="s",
+        ge=1,
+        le=31_536_000,
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _run(
         "auto",
@@ -98,6 +102,7 @@ class RunKnobs(Knobs):
         unit="epochs",
         mindcv="val_interval",
         ge=1,
+        le=1_000_000,
         idle=("no_validation",),
         only="train",
     )
@@ -116,6 +121,7 @@ class RunKnobs(Knobs):
         "falls, so a small number stops too early.",
         unit="epochs",
         ge=1,
+        le=1_000_000,
         idle=("no_validation",),
         only="train",
     )
@@ -125,12 +131,17 @@ class RunKnobs(Knobs):
         unit="epochs",
         mindcv="ckpt_save_interval",
         ge=1,
+        le=1_000_000,
     )
     save_every_steps: int | None = _run(
-        None, "Also save a checkpoint each time this many steps have passed.", unit="steps", ge=1
+        None,
+        "Also save a checkpoint each time this many steps have passed.",
+        unit="steps",
+        ge=1,
+        le=1_000_000_000,
     )
     save_every_minutes: float | None = _run(
-        None, "Also save a checkpoint when the last one is this old.", unit="min", gt=0
+        None, "Also save a checkpoint when the last one is this old.", unit="min", gt=0, le=525_600
     )
     async_save: bool = _run(
         True,
@@ -147,6 +158,7 @@ class RunKnobs(Knobs):
         "Number of checkpoints to keep in addition to best/. `keep_policy` chooses them.",
         mindcv="keep_checkpoint_max",
         ge=1,
+        le=1_000_000,
         idle=("keeps_all",),
     )
     keep_policy: Literal["latest_k", "top_k", "all"] = _run(
@@ -160,7 +172,12 @@ class RunKnobs(Knobs):
         "Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.",
     )
     log_every_steps: int = _run(
-        50, "Number of steps between log lines.", unit="steps", mindcv="log_interval", ge=1
+        50,
+        "Number of steps between log lines.",
+        unit="steps",
+        mindcv="log_interval",
+        ge=1,
+        le=1_000_000_000,
     )
     tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
     loggers: tuple[str, ...] | None = _run(

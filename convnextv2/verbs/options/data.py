@@ -17,6 +17,7 @@ def _in_channels() -> Any:
         "of the first image.",
         metavar="N",
         ge=1,
+        le=10_000,
     )
 
 
@@ -70,7 +71,11 @@ class PackDataOptions(
     data: PathLike = argument("FOLDER", "Folder of images, or a table of them.")
     shards: PathLike = argument("SHARDS", "Folder to write the tar files to.")
     images_per_shard: int = option(
-        5000, "Number of images in a tar file; the last one has the rest.", metavar="N", ge=1
+        5000,
+        "Number of images in a tar file; the last one has the rest.",
+        metavar="N",
+        ge=1,
+        le=10_000_000,
     )
     labelled: bool = option(
         True, "Pack the classes too. Without them, pretrain can use the shards, and train cannot."
@@ -97,5 +102,6 @@ class StatisticsOptions(
         "empty, all are measured.",
         metavar="N",
         ge=1,
+        le=1_000_000_000,
     )
     json: bool = json_option()

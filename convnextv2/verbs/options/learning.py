@@ -60,7 +60,11 @@ class ReplayOptions(Options, verb="replay"):
 
     run: PathLike = argument("RUN", "Run folder.")
     step: int | None = option(
-        None, "Step to show. If empty, it is the last one that was kept.", metavar="N", ge=1
+        None,
+        "Step to show. If empty, it is the last one that was kept.",
+        metavar="N",
+        ge=1,
+        le=1_000_000_000_000,
     )
     json: bool = json_option()
 
@@ -73,18 +77,22 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
         "VERB", "train or pretrain. If empty, it is the verb that the recipe is for.", default=""
     )
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
-    probe_seconds: float = option(30.0, "How long to measure.", metavar="S", unit="s", gt=0)
+    probe_seconds: float = option(
+        30.0, "How long to measure.", metavar="S", unit="s", gt=0, le=86_400
+    )
     images_per_second: float | None = option(
         None,
         "Training throughput of one device, if you know it. Nothing is measured then.",
         metavar="X",
         gt=0,
+        le=1_000_000_000,
     )
     ranks: int | None = option(
         None,
         "Also plan for this many devices, each with the throughput of one; see link_gbit.",
         metavar="N",
         ge=1,
+        le=1_000_000,
     )
     link_gbit: float = option(
         100.0,
@@ -93,6 +101,7 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
         metavar="G",
         unit="Gbit/s",
         gt=0,
+        le=1_000_000,
     )
     json: bool = json_option()
 

@@ -45,7 +45,7 @@ class ValidateOptions(
 
     run: PathLike | None = argument("RUN", RUN, default=None)
     config: PathLike | None = option(None, RECIPE, metavar="RECIPE")
-    prior: Prior = option("trained", PRIOR, metavar="P", ge=0)
+    prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     coverage: float | None = option(
         None,
         f"{COVERAGE} What predict says of unknown images is fitted on half of the images, unless "
@@ -88,7 +88,7 @@ class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), 
     """Measure frozen features by nearest neighbours and a linear probe."""
 
     run: PathLike = argument("RUN", RUN)
-    k: int = option(20, "Number of nearest neighbours that vote.", metavar="K", ge=1)
+    k: int = option(20, "Number of nearest neighbours that vote.", metavar="K", ge=1, le=1_000_000)
     json: bool = json_option()
 
 
@@ -123,6 +123,7 @@ class ExplainOptions(
         metavar="PX",
         unit="px",
         ge=1,
+        le=16_384,
     )
     step_px: int | None = option(
         None,
@@ -130,13 +131,14 @@ class ExplainOptions(
         metavar="PX",
         unit="px",
         ge=1,
+        le=16_384,
     )
     pictures: str = option(
         "", "Folder for the maps as PNG files as well. If empty, none.", metavar="FOLDER"
     )
-    mistakes: int = option(24, "Number of mistakes to show.", metavar="N", ge=0)
+    mistakes: int = option(24, "Number of mistakes to show.", metavar="N", ge=0, le=100_000)
     neighbours: int = option(
-        2, "Number of training images to show beside each mistake.", metavar="N", ge=0
+        2, "Number of training images to show beside each mistake.", metavar="N", ge=0, le=100_000
     )
     json: bool = json_option()
 
@@ -167,5 +169,7 @@ class BenchmarkOptions(
         "installed: all that are available here.",
         metavar="B",
     )
-    seconds: float = option(10.0, "How long to measure each row.", metavar="S", unit="s", ge=0)
+    seconds: float = option(
+        10.0, "How long to measure each row.", metavar="S", unit="s", ge=0, le=86_400
+    )
     json: bool = json_option()

@@ -19,7 +19,7 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
     run: PathLike = argument("RUN", RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
     top_k: int = option(
-        5, "Number of classes to show, if an image has one class.", metavar="K", ge=1
+        5, "Number of classes to show, if an image has one class.", metavar="K", ge=1, le=1_000_000
     )
     threshold: float = option(
         0.5,
@@ -28,7 +28,7 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
         ge=0,
         le=1,
     )
-    prior: Prior = option("trained", PRIOR, metavar="P", ge=0)
+    prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     out: PathLike = option(
         "",
         "Also write the predictions to this file, whose ending decides the format: .csv, .json, or "
@@ -91,7 +91,7 @@ class InferOptions(Options, verb="infer", knobs=INFERENCE, foreign=True):
     model: str = option(
         "", "Name of the model. It is only compared with what the weights say.", metavar="NAME"
     )
-    top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1)
+    top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1, le=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,9 @@ class ReconstructOptions(
     run: PathLike = argument("RUN", RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
     out: PathLike = option("reconstructions.png", "Image file to write.", metavar="FILE")
-    count: int = option(16, "Show at most this many images, spread evenly.", metavar="N", ge=1)
+    count: int = option(
+        16, "Show at most this many images, spread evenly.", metavar="N", ge=1, le=1_000_000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

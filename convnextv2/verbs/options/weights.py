@@ -54,12 +54,16 @@ class ExportOptions(
         gt=0,
         lt=1,
     )
-    prior: Prior = option("trained", PRIOR, metavar="P", ge=0)
+    prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     images: int = option(
-        512, "Measure on at most this many validation images, spread evenly.", metavar="N", ge=1
+        512,
+        "Measure on at most this many validation images, spread evenly.",
+        metavar="N",
+        ge=1,
+        le=1_000_000_000,
     )
     seconds: float = option(
-        5.0, "Minimum time for the comparison of speeds.", metavar="S", unit="s", ge=0
+        5.0, "Minimum time for the comparison of speeds.", metavar="S", unit="s", ge=0, le=86_400
     )
     out: PathLike = option(
         "",
@@ -173,7 +177,12 @@ class ModelsOptions(Options, verb="models"):
         "PATTERN", "List only the sizes that match this pattern, such as '*tiny'.", default="*"
     )
     image_size: int = option(
-        224, "Side of the image for which multiply-adds are counted.", metavar="PX", unit="px", ge=1
+        224,
+        "Side of the image for which multiply-adds are counted.",
+        metavar="PX",
+        unit="px",
+        ge=1,
+        le=16_384,
     )
     weights: bool = option(
         False, "List public weights that `init` takes, with licence, size and published accuracy."
