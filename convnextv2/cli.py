@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
@@ -155,10 +155,25 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     )
     # Intermixed, since images that need not be given may come after options: RUN --out PAGE IMAGE.
     values = vars(parser.parse_intermixed_args(known))
-    return name, {option: _unmarked(value) for option, value in values.items()} | unknown
+    _tell_repeated({**parser.given, **unknown})
+    last = {option: each[-1] for option, each in unknown.items()}
+    return name, {option: _unmarked(value) for option, value in values.items()} | last
+
+
+def _tell_repeated(given: Mapping[str, Sequence[str]]) -> None:
+    """Print which options have several values. The last one counts, as in most programs."""
+    for name, values in given.items():
+        if len(set(values)) > 1:
+            times = "twice" if len(values) == 2 else f"{len(values)} times"
+            line = f"--{name} is given {times}; the last value counts, which is {show(values[-1])}"
+            _print(plain(f"convnextv2: {line}"))
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**about)
+        self.given: dict[str, list[str]] = {}
+
     def error(self, message: str) -> NoReturn:
         message, remedy = message.replace(_NAME, ""), ""
         if found := re.fullmatch(r"argument (-\S+): expected one argument", message):
@@ -168,6 +183,21 @@ class _Parser(argparse.ArgumentParser):
         elif message.startswith("unrecognized") and "--config" in self._option_string_actions:
             remedy = "A recipe is given with --config RECIPE. "
         raise ConvNeXtV2Error(f"{message}. {remedy}See: {self.prog} --help")
+
+
+class _Last(argparse.Action):
+    """Stores a value, and remembers it in the parser beside those that it replaces."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        assert isinstance(parser, _Parser)
+        parser.given.setdefault(self.dest, []).append(values)
+        setattr(namespace, self.dest, values)
 
 
 _NAME = "\0"
@@ -263,11 +293,11 @@ def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
     if verb.shown:
         parser.add_argument("--help_all", action="help", help="Show all knobs and exit.")
     if verb.takes_recipe:
-        parser.add_argument("-c", "--config", metavar="RECIPE", help=RECIPE)
+        parser.add_argument("-c", "--config", metavar="RECIPE", help=RECIPE, action=_Last)
         whose = (
             "Whose defaults apply: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
         )
-        parser.add_argument("--defaults", metavar="WHOSE", help=whose)
+        parser.add_argument("--defaults", metavar="WHOSE", help=whose, action=_Last)
     groups: dict[str, Any] = {}
     taken = {one.name for one in own}
     for each in borrowed_options(verb):
@@ -298,7 +328,7 @@ def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None
     is_switch = bool in (one.kind, *get_args(one.kind))  # --ema is --ema True
     bare: dict[str, Any] = {"nargs": "?", "const": "True"} if is_switch else {}
     text = argparse.SUPPRESS if hides else _help(one)
-    parser.add_argument(f"--{one.name}", metavar=metavar, help=text, **bare)
+    parser.add_argument(f"--{one.name}", metavar=metavar, help=text, action=_Last, **bare)
 
 
 def _help(one: Option) -> str:
@@ -337,7 +367,7 @@ def _written(default: Any) -> str:
     return show(default)
 
 
-def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[str, str]]:
+def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Separate the options that argparse knows from all others.
 
     argparse cannot do this itself: it would take the value of an unknown option for a positional
@@ -348,14 +378,14 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
         options: The options that argparse knows, spelled with _.
 
     Returns:
-        The arguments for argparse, with options spelled with _, and the values of all other
-        options by name.
+        The arguments for argparse, with options spelled with _, and the values of each other option
+        by name, in their order.
 
     Raises:
         ConvNeXtV2Error: An argument looks like an option, and is none.
     """
     known: list[str] = []
-    unknown: dict[str, str] = {}
+    unknown: dict[str, list[str]] = {}
     tokens = deque(argv)
     while tokens:
         token = tokens.popleft()
@@ -380,12 +410,9 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
                 if equals or not has_number
                 else f"{option}={tokens.popleft()}"
             )
-        elif equals:
-            unknown[option[2:]] = value
-        else:
-            unknown[option[2:]] = (
-                tokens.popleft()
-                if tokens and (has_number or not tokens[0].startswith("-"))
-                else "True"
-            )
+            continue
+        if not equals:
+            follows = tokens and (has_number or not tokens[0].startswith("-"))
+            value = tokens.popleft() if follows else "True"
+        unknown.setdefault(option[2:], []).append(value)
     return known, unknown

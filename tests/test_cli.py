@@ -129,6 +129,38 @@ def test_a_command_that_makes_no_sense_is_one_line_and_exit_code_2(argv, told, c
     assert out == "" and err.startswith(f"convnextv2: error: {told}") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("train --lr 1 --lr=2", ["--lr is given twice; the last value counts, which is 2"]),
+        (
+            "train --epochs 1 --data-dir a --epochs 2 --data_dir b --epochs 1",
+            [
+                "--epochs is given 3 times; the last value counts, which is 1",
+                "--data_dir is given twice; the last value counts, which is b",
+            ],
+        ),
+        ("train -c a --config b", ["--config is given twice; the last value counts, which is b"]),
+        ("pretrain --ema --ema no", ["--ema is given twice; the last value counts, which is no"]),
+        (
+            "train --epoch_size 3 --epoch-size 4",  # a name of MindCV, which argparse does not know
+            ["--epoch_size is given twice; the last value counts, which is 4"],
+        ),
+        ("predict r a --top_k 1 b --top_k=", ["--top_k is given twice; the last value counts, "]),
+        ("serve a b --port 1 --port 2", ["--port is given twice; the last value counts, which "]),
+        ("train --lr 2 --lr 2", []),
+        ("predict --json r a --json b", []),
+        ("predict r a -- --top_k --top_k=2", []),
+    ],
+)
+def test_what_of_an_option_that_is_given_twice_counts_is_said(called, capsys, argv, told):
+    assert cli.main(argv.split()) == 0 and len(called) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(told)
+    for line, start in zip(lines, told, strict=True):
+        assert line.startswith(f"convnextv2: {start}")
+
+
 def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
     monkeypatch.setattr(
         cli,
