@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import time
@@ -69,9 +70,7 @@ def _temporary(path: Path) -> Path:
     The name begins with a dot, so that no reader of the folder takes the file for a whole one.
     """
     folder = path.parent
-    if (absolute := os.path.abspath(folder)) not in _swept:
-        _sweep(folder)
-        _swept.add(absolute)
+    remove_leftovers(folder)
     return folder / f".{path.name[:40]}.{os.getpid()}-{_machine()}-{next(_numbers)}.tmp"
 
 
@@ -86,8 +85,38 @@ def _machine() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that have been killed."""
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Make a folder for temporary files beside a file that will be made from them.
+
+    It is removed at the end. If this process is killed, the next one that writes there removes it.
+
+    Args:
+        path: The file, whose name is part of that of the folder.
+
+    Yields:
+        The folder. Only this user can open it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same number
+    temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of processes that have been killed.
+
+    A folder is looked through once in a process.
+    """
+    if (absolute := os.path.abspath(folder)) in _swept:
+        return
+    _swept.add(absolute)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if (found := _TEMPORARY.fullmatch(entry.name)) is None:
@@ -97,7 +126,9 @@ def _sweep(folder: Path) -> None:
                 is_dead = not _is_alive(process)
             else:
                 is_dead = time.time() - entry.stat().st_mtime > _DEAD_S
-            if is_dead:
+            if is_dead and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif is_dead:
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
 

@@ -107,9 +107,12 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_
     names += [f".a.txt.{dead.pid}-{there}-0.tmp", f".old.{dead.pid}-{there}-3.tmp", ".mine.tmp"]
     for name in names:
         (tmp_path / name).touch()
+    folders = [f".build.{dead.pid}-{here}-1.tmp", f".build.{os.getppid()}-{here}-1.tmp"]
+    for name in folders:
+        (tmp_path / name / "inner").mkdir(parents=True)
     os.utime(tmp_path / names[3], (0, 0))  # nobody has written to it since 1970
     write_text(tmp_path / "b.txt", "b")
-    kept = {names[1], names[2], names[4], "b.txt"}
+    kept = {names[1], names[2], names[4], "b.txt", folders[1]}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 

@@ -18,12 +18,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from torch.utils.data import get_worker_info
 
+from convnextv2.files import remove_leftovers, scratch_folder
 from convnextv2.kernels.folders import cache_folders, distrust
 from convnextv2.kernels.sources import FLAGS, HEADERS, IS_X86, SOURCES
 from convnextv2.launch import find_launch
@@ -61,6 +61,7 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
     try:
         key = _key(words)
         for folder in cache_folders(tell):
+            remove_leftovers(folder)
             if kept := _load_kept(folder, key, tell):
                 return kept
             try:
@@ -107,14 +108,12 @@ def _build(
         _FolderError: The folder cannot take it.
         OSError, subprocess.SubprocessError: The compiler does not work.
     """
-    try:
-        scratch = tempfile.TemporaryDirectory(
-            dir=folder, prefix="build-", ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        raise _FolderError(first_line(error)) from error
-    with scratch as name:
-        built = Path(name) / "native.so"
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(scratch_folder(folder / "build"))
+        except OSError as error:
+            raise _FolderError(first_line(error)) from error
+        built = scratch / "native.so"
         try:
             subprocess.run(
                 [*words, *_FLAGS, *map(str, SOURCES), "-o", str(built)],

@@ -8,15 +8,18 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import shlex
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import DEFAULT, Mock
 
 import pytest
-from processes import Program, finish_ranks
+from processes import Program, finish_ranks, run_program
 
+from convnextv2 import files
 from convnextv2.kernels import build, choice
 from convnextv2.kernels.build import load_library
 
@@ -167,7 +170,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
 def test_a_folder_that_is_read_only_serves_what_it_has(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(build, "scratch_folder", Mock(side_effect=AssertionError))
     cache.chmod(0o555)
     assert loads() and builds(cache.parent) == 1 and said(capsys) == []
 
@@ -175,14 +178,14 @@ def test_a_folder_that_is_read_only_serves_what_it_has(
 def test_a_folder_that_is_read_only_is_replaced_by_the_temporary_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    temporary_directory = build.tempfile.TemporaryDirectory
+    scratch_folder = build.scratch_folder
 
-    def refuse(dir: Path, **options: object) -> object:
-        if dir == cache:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
-        return temporary_directory(dir=dir, **options)
+    def refuse(path: Path) -> object:
+        if path.parent == cache:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return scratch_folder(path)
 
-    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(build, "scratch_folder", refuse)
     kept(cache).unlink()
     assert loads() and builds(cache.parent) == 2
     (line,) = said(capsys)
@@ -259,6 +262,24 @@ def test_processes_that_build_at_once_leave_one_whole_library(real: Path, tmp_pa
         assert (code, out) == (0, "native\n"), err
         assert err.count("\n") <= 1, err
     assert kept(cache).read_bytes() == real.read_bytes()
+
+
+def test_what_a_kill_during_the_compilation_leaves_is_removed(cache: Path) -> None:
+    whole = kept(cache)
+    killer = cache.parent / "killer"
+    killer.write_text('#!/bin/sh\n[ "$1" = --version ] && echo killer || kill -KILL $PPID\n')
+    killer.chmod(0o755)
+    environment = {"CXX": str(killer), "CONVNEXTV2_CACHE": str(cache)}
+    program = "from convnextv2.kernels import choice\nchoice.choose('auto')"
+    assert run_program("-c", program, **environment)[0] == -signal.SIGKILL
+    (left,) = set(cache.iterdir()) - {whole}
+    assert left.is_dir()
+    alive = cache / re.sub(r"\d+", str(os.getppid()), left.name, count=1)
+    alive.mkdir()
+    files._swept.clear()  # as in a process that has just started
+    assert loads() and not left.exists() and alive.is_dir()
+    alive.rmdir()
+    assert kept(cache) == whole
 
 
 def test_many_first_uses_at_once_leave_one_whole_library(cache: Path) -> None:
