@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,11 +30,12 @@ from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.evaluation.unknown import UNKNOWN, Unknown, check_fits, load_unknown
 from convnextv2.files import write_json
-from convnextv2.preprocessing import Preprocessing
+from convnextv2.preprocessing import LONGEST_SIDE_PX, Preprocessing
 from convnextv2.text import plain
 from convnextv2.weights.description import (
     Description,
     Threshold,
+    check_arguments,
     check_balance,
     check_preprocessing,
 )
@@ -46,6 +48,12 @@ Part = Literal["", "boxes-", "masks-"]
 
 PART_INPUTS: dict[Part, str] = {"boxes-": "box_regions", "masks-": "mask_regions"}
 """The names of the inputs of all parts but the first."""
+
+
+_Size = Annotated[int, Field(ge=1, le=100_000_000)]
+"""The size of an axis. The longest ones are those of classes, four of which a detector has."""
+_MAX_ELEMENTS = 2**42
+"""More than the largest image of the most channels has."""
 
 
 class Card(BaseModel):
@@ -92,11 +100,11 @@ class Card(BaseModel):
     arguments: dict[str, Any]
     input: Literal["images", "pixels"]
     outputs: list[str] = Field(min_length=1)
-    shapes: dict[str, list[int | None]]
+    shapes: dict[str, list[_Size | None]]
     preprocessing: dict[str, Any]
     class_names: list[str]
     thresholds: list[Threshold] = []
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
     provenance: dict[str, Any]
     notice: str
     versions: dict[str, str]
@@ -116,6 +124,10 @@ class Card(BaseModel):
             raise ValueError(f"outputs are not those of a {self.kind} of {self.input}")
         if missing := {self.input, *self.outputs} - self.shapes.keys():
             raise ValueError(f"shapes does not name {min(missing)}")
+        for name, shape in self.shapes.items():
+            if math.prod(side or 1 for side in shape) > _MAX_ELEMENTS:
+                raise ValueError(f"shapes.{name} = {shape}: more than {_MAX_ELEMENTS:,} elements")
+        self._check_input()
         columns = self.shapes[self.outputs[0]][1:2]
         is_wrong = columns and columns[0] not in (None, len(self.class_names))
         if has_classes(self.kind) and self.class_names and is_wrong:
@@ -134,6 +146,22 @@ class Card(BaseModel):
         if self.detection is not None and self.kind == "detection":
             self._check_palette(self.detection.palette, len(self.class_names))
         return self
+
+    def _check_input(self) -> None:
+        """Check the shape of the input, which decides how large images and their windows are."""
+        shape = self.shapes[self.input]
+        if len(shape) != 4:
+            raise ValueError(f"shapes.{self.input} has {len(shape)} axes, expected 4")
+        channels, *sides = (shape[i] for i in ((3, 1, 2) if self.input == "pixels" else (1, 2, 3)))
+        if any(side is not None and side > LONGEST_SIDE_PX for side in sides):
+            raise ValueError(
+                f"shapes.{self.input} = {shape}: expected at most {LONGEST_SIDE_PX:,} px a side"
+            )
+        taken = self.arguments.get("in_channels")
+        if channels not in (None, taken):
+            raise ValueError(
+                f"shapes.{self.input} has {channels} channels for a network of {taken}"
+            )
 
     def _expected_outputs(self) -> tuple[str, ...]:
         """Return the names of the outputs of this kind."""
@@ -341,12 +369,24 @@ def open_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(
             f"{folder}: cannot be read ({error}). Export the model again."
         ) from None
+    check_arguments(card.arguments, folder / CARD)
     check_preprocessing(card.preprocessing, folder / CARD)
+    _check_channels(card, folder / CARD)
     check_balance(card.balance, card.arguments.get("num_classes") or 0, folder / CARD)
     for name in card.files:
         if Path(name).name != name or not (folder / name).is_file():
             raise ArtifactError(f"{folder}: {name} is missing. Export the model again.")
     return Artifact(folder, card, certificate)
+
+
+def _check_channels(card: Card, path: Path) -> None:
+    """Raise ArtifactError if images are prepared with other channels than the network takes."""
+    taken, prepared = card.arguments["in_channels"], card.preprocessing["channels"]
+    if taken != prepared:
+        raise ArtifactError(
+            f"{path}: has a network of {taken} channels for images of {prepared}. Export the model "
+            "again."
+        )
 
 
 def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artifact:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from convnextv2.sizes import MAX_RESIZING
+
 Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 """Red, green and blue."""
 
@@ -32,9 +34,11 @@ class SegmentorCard(BaseModel):
     palette: list[Colour]
     head: dict[str, Any]
     slide: bool
-    test_scales: Annotated[list[float], Field(min_length=1)]
+    test_scales: Annotated[
+        list[Annotated[float, Field(gt=0, le=MAX_RESIZING)]], Field(min_length=1, max_length=64)
+    ]
     test_flip: bool
-    ignore_values: list[int] | None = None
+    ignore_values: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = None
     reduce_zero_label: bool = False
 
 
@@ -54,4 +58,4 @@ class DetectorCard(BaseModel):
 
     palette: list[Colour]
     head: dict[str, Any]
-    levels: int = Field(ge=2)
+    levels: int = Field(ge=2, le=16)

@@ -34,6 +34,7 @@ from convnextv2.model.layers import (
     statistics_dtype,
 )
 from convnextv2.model.tiles import Tiles
+from convnextv2.sizes import MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_WIDTH
 
 # Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge; these are
 # sizes of the first ConvNeXt (arXiv 2201.03545), whose public weights are starts for a V2 too.
@@ -282,13 +283,15 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
             is_right = value in _CHOICES[name]
             expected = f"one of {', '.join(map(str, _CHOICES[name]))}"
         elif name in ("depths", "dims"):
-            is_right = len(value) == 4 and all(_is_count(number) for number in value)
-            expected = "four whole numbers >= 1"
+            most = MAX_BLOCKS if name == "depths" else MAX_WIDTH
+            is_right = len(value) == 4 and all(_is_count(number, most) for number in value)
+            expected = f"four whole numbers >= 1 and <= {most:,}"
         elif name == "in_channels":
-            is_right, expected = _is_count(value), "a whole number >= 1"
+            is_right = _is_count(value, MAX_CHANNELS)
+            expected = f"a whole number >= 1 and <= {MAX_CHANNELS:,}"
         elif name == "num_classes":
-            is_right = value is None or value == 0 or _is_count(value)
-            expected = "a whole number >= 0, or None for the bare encoder"
+            is_right = value is None or value == 0 or _is_count(value, MAX_CLASSES)
+            expected = f"a whole number from 0 to {MAX_CLASSES:,}, or None for the bare encoder"
         elif name == "drop_path_rate":
             is_right, expected = 0 <= value < 1, "a number >= 0 and < 1"
         elif name == "head_init_scale":
@@ -299,9 +302,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
             raise ConvNeXtV2Error(f"{name} = {value!r}: expected {expected}.")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any, most: int) -> bool:
     try:
-        return operator.index(value) >= 1  # NumPy's integers are whole numbers, too
+        return 1 <= operator.index(value) <= most  # NumPy's integers are whole numbers, too
     except TypeError:
         return False
 

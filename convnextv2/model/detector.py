@@ -9,7 +9,6 @@ when a detector is built: whoever only asks whether a network is one need not wa
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.objects import BOX_SIDE, MASK_SIDE, Found, Targets
 from convnextv2.model.pyramid import Pyramid
+from convnextv2.sizes import MAX_ANCHOR_SCALE, MAX_REGIONS, MAX_WIDTH
 
 
 class Detector(nn.Module):
@@ -186,10 +186,12 @@ def _check(arguments: Mapping[str, Any]) -> None:
         elif name == "score_threshold":
             is_right, expected = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
         elif name == "anchor_scale":
-            is_right, expected = _is_number(value) and 0 < value < math.inf, "a number > 0"
+            is_right = _is_number(value) and 0 < value <= MAX_ANCHOR_SCALE
+            expected = f"a number > 0 and <= {MAX_ANCHOR_SCALE:,}"
         else:
-            is_right = isinstance(value, int) and _is_number(value) and value >= 1
-            expected = "a whole number >= 1"
+            most = MAX_WIDTH if name in ("fpn_channels", "box_dim") else MAX_REGIONS
+            is_right = isinstance(value, int) and _is_number(value) and 1 <= value <= most
+            expected = f"a whole number >= 1 and <= {most:,}"
         if not is_right:
             raise ValueError(f"{name} = {value!r}: expected {expected}")
 

@@ -12,6 +12,7 @@ from convnextv2.durations import read_duration
 from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.columns import read_columns
+from convnextv2.sizes import MAX_BLOCKS, MAX_RESIZING, MAX_WIDTH
 
 if TYPE_CHECKING:
     from convnextv2.recipe.knobs import Recipe
@@ -26,8 +27,8 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "workers": (0, 1_024),
     "batch_size": (1, 1_000_000),
     "image_size": (1, None),  # its upper bound has a line of its own
-    "depths": (1, 1_000),
-    "dims": (1, 65_536),
+    "depths": (1, MAX_BLOCKS),
+    "dims": (1, MAX_WIDTH),
     "color_jitter": (0, 100),
     "decay_milestones": (0, 1_000_000),
     "ignore_values": (0, 2**31 - 1),
@@ -36,8 +37,8 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "erase_scale": (None, 100),
     "erase_ratio": (None, 1_000),
     "erase_value": (-1_000_000, 1_000_000),
-    "scale_jitter": (None, 16),
-    "test_scales": (None, 16),
+    "scale_jitter": (None, MAX_RESIZING),
+    "test_scales": (None, MAX_RESIZING),
     "mean": (-1_000_000_000, 1_000_000_000),
     "std": (None, 1_000_000_000),
     "value_range": (-1e30, 1e30),

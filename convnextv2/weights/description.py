@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 from convnextv2.errors import CheckpointError
 from convnextv2.files import parse_json
 from convnextv2.preprocessing import LONGEST_SIDE_PX, Interpolation, Preset
+from convnextv2.sizes import MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_WIDTH
 
 KEY = "convnextv2"
 """The entry of a safetensors file's metadata that holds the description as JSON."""
@@ -115,10 +116,10 @@ _ANY = ConfigDict(strict=True, extra="allow")
 
 class _Arguments(TypedDict):
     __pydantic_config__ = _ANY  # type: ignore[misc]
-    depths: list[PositiveInt]
-    dims: list[PositiveInt]
-    in_channels: PositiveInt
-    num_classes: Annotated[int, Field(ge=0)] | None
+    depths: list[Annotated[int, Field(ge=1, le=MAX_BLOCKS)]]
+    dims: list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]]
+    in_channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+    num_classes: Annotated[int, Field(ge=0, le=MAX_CLASSES)] | None
     stem_stride: PositiveInt
     gelu: Literal["exact", "tanh"]
     grn_scope: Literal["image", "batch"]
@@ -129,10 +130,10 @@ class _Arguments(TypedDict):
 
 class _Fcmae(TypedDict, total=False):
     __pydantic_config__ = _ANY  # type: ignore[misc]
-    tile: PositiveInt
+    tile: Annotated[int, Field(ge=1, le=LONGEST_SIDE_PX)]
     norm_target: bool
-    decoder_dim: PositiveInt
-    decoder_depth: PositiveInt
+    decoder_dim: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    decoder_depth: Annotated[int, Field(ge=1, le=MAX_BLOCKS)]
 
 
 class _Preprocessing(TypedDict, total=False):
@@ -191,6 +192,7 @@ _NEEDED = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct",
 """The values that a description of preprocessing must have. None of them is guessed."""
 
 _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
+_ARGUMENTS = TypeAdapter(_Arguments)
 _BALANCE = TypeAdapter(_Balance)
 
 
@@ -282,6 +284,28 @@ def read_model_json(path: Path) -> Description:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
     return read_description({KEY: text}, path)
+
+
+def check_arguments(arguments: Mapping[str, Any], path: Path) -> None:
+    """Check values that are to describe the size of a network.
+
+    Args:
+        arguments: The values, as in `Description.arguments`.
+        path: The file that they come from, for error messages.
+
+    Raises:
+        CheckpointError: A value is missing, has the wrong type, or is larger than that of any
+            network.
+    """
+    try:
+        _ARGUMENTS.validate_json(json.dumps(arguments))
+        for name in ("depths", "dims"):
+            if len(arguments[name]) != 4:
+                raise ValueError(f"{name} has {len(arguments[name])} numbers, expected 4")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: its description of the network cannot be used ({_complaint(error)})."
+        ) from error
 
 
 def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:

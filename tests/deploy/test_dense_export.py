@@ -191,11 +191,49 @@ def test_a_card_that_was_edited_wrongly_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "part", "key", "value", "why"),
+    [
+        ("things", "arguments", "depths", [1, 1, 10**9, 1], "depths.2 = 1000000000: .* or equal"),
+        ("things", "arguments", "dims", [8, 16, 24], "dims has 3 numbers, expected 4"),
+        ("things", "arguments", "in_channels", 2, "images has 3 channels for a network of 2"),
+        ("things", "detection", "levels", 10**9, "detection.levels: .* less than or equal to 16"),
+        ("things", "shapes", "class_logits", [None, 10**9], "shapes.class_logits.1.*less than"),
+        ("things", "shapes", "mask_logits", [None] + [10**8] * 3, "mask_logits = .*elements"),
+        ("things", "shapes", "images", [None, 3, 10**6, 10**6], "images = .*at most 16,384 px"),
+        ("places", "segmentation", "test_scales", [1e9], "test_scales.0: .* less than or equal"),
+        ("places", "segmentation", "ignore_values", [10**30], "ignore_values.0: "),
+        ("places", "shapes", "images", [None, 3], "shapes.images has 2 axes, expected 4"),
+    ],
+)
+def test_absurd_sizes_in_a_card_are_refused_when_it_is_opened(
+    exported_dense: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    part: str,
+    key: str,
+    value: object,
+    why: str,
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(exported_dense(name), copied)
+    card = json.loads((copied / "artifact.json").read_text())
+    card[part][key] = value
+    (copied / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(ConvNeXtV2Error, match=why) as error:
+        open_artifact(copied)
+    assert str(error.value).isprintable() and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
     ("part", "values", "why"),
     [
         ("arguments", {"num_classes": 5}, "2 classes, and its head .* 5"),
         ("head", {"finest_stride": 8}, "5 levels .* its head 4"),
         ("head", {"max_detections": "abc"}, "max_detections = 'abc'"),
+        ("head", {"rois": 10**9}, r"rois = 1000000000: expected .* >= 1 and <= 100,000\)"),
+        ("head", {"proposals": 10**9}, "proposals = 1000000000: expected"),
+        ("head", {"max_detections": 10**9}, "max_detections = 1000000000: expected"),
+        ("head", {"anchor_scale": 1e300}, r"anchor_scale = 1e\+300: expected"),
     ],
 )
 def test_a_head_that_does_not_fit_the_artifact_is_refused(

@@ -227,10 +227,17 @@ def test_images_that_do_not_fit_are_refused_with_the_remedy(
     [
         ({"depths": (1, 1)}, r"depths = \[1, 1\]: expected four whole numbers"),
         ({"depths": (1.0, 1, 1, 1)}, "expected four whole numbers"),
+        ({"depths": (1, 1, 10**9, 1)}, "expected four whole numbers >= 1 and <= 1,000"),
+        ({"dims": (4, 8, 12, 10**9)}, "expected four whole numbers >= 1 and <= 65,536"),
+        ({"in_channels": 10**9}, "in_channels = 1000000000: expected .* <= 10,000"),
+        ({"num_classes": 10**30}, "expected a whole number from 0 to 10,000,000"),
         ({"dims": (4, 8, 0, 16)}, "expected four whole numbers"),
         ({"in_channels": 0}, "in_channels = 0: expected a whole number >= 1"),
         ({"in_channels": 2.5}, "expected a whole number"),
-        ({"num_classes": -1}, "num_classes = -1: expected a whole number >= 0, or None"),
+        (
+            {"num_classes": -1},
+            "num_classes = -1: expected a whole number from 0 to 10,000,000, or None",
+        ),
         ({"stem_stride": 3}, "stem_stride = 3: expected one of 4, 2, 1"),
         ({"gelu": "relu"}, "gelu = 'relu': expected one of exact, tanh"),
         ({"grn_scope": "all"}, "grn_scope = 'all': expected one of image, batch"),

@@ -37,6 +37,19 @@ def test_an_fcmae_around_a_classifier_is_one_line_about_the_file(tmp_path: Path)
         open_weights(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "name", ["rois", "proposals", "max_detections", "fpn_channels", "box_dim", "anchor_scale"]
+)
+def test_a_head_of_absurd_sizes_is_one_line_about_the_file(name: str, tmp_path: Path) -> None:
+    model = detector()
+    head = model.head_arguments | {name: 10**9}
+    description = Description("detection", "custom", model.arguments, head=head)
+    save_weights(tmp_path, model.state_dict(), description)
+    with pytest.raises(CheckpointError, match=f"{name} = 1000000000: expected .* <= ") as error:
+        open_weights(tmp_path / "model.safetensors")
+    assert str(error.value).isprintable()
+
+
 def test_parameters_are_counted_without_building_them() -> None:
     for kind, model in (
         ("classifier", network(num_classes=3)),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preset
+from convnextv2.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LONGEST_SIDE_PX,
+    Interpolation,
+    Preset,
+)
 from convnextv2.recipe.groups.declare import Knobs, declare
 
 _augment = partial(declare, group="augmentation")
@@ -30,7 +36,7 @@ class AugmentationKnobs(Knobs):
         "replaces the random resized crop. 0: off.",
         unit="px",
         ge=0,
-        le=16_384,
+        le=LONGEST_SIDE_PX,
     )
     hflip: float = _augment(0.5, "Probability of a horizontal flip.", ge=0, le=1)
     vflip: float = _augment(0.0, "Probability of a vertical flip.", ge=0, le=1)

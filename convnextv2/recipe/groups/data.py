@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from convnextv2.recipe.groups.declare import Knobs, declare
+from convnextv2.sizes import MAX_CHANNELS
 
 _data = partial(declare, group="data")
 
@@ -153,7 +154,7 @@ class DataKnobs(Knobs):
         "Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in "
         "the files (docs/how-to/preprocessing.md).",
         ge=1,
-        le=10_000,
+        le=MAX_CHANNELS,
     )
     value_range: tuple[float, float] | None = _data(
         None,

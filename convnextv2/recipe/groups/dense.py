@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from convnextv2.recipe.groups.declare import Knobs, declare
+from convnextv2.sizes import MAX_ANCHOR_SCALE, MAX_REGIONS, MAX_WIDTH
 
 _dense = partial(declare, group="dense tasks", only="train")
 
@@ -54,7 +55,7 @@ class DenseKnobs(Knobs):
         idle=("not_dense",),
     )
     head_channels: int = _dense(
-        512, "Number of channels in the head of a segmentor.", ge=4, le=65_536, idle=("no_maps",)
+        512, "Number of channels in the head of a segmentor.", ge=4, le=MAX_WIDTH, idle=("no_maps",)
     )
     head_norm: Literal["batch", "group"] = _dense(
         "batch",
@@ -102,7 +103,7 @@ class DenseKnobs(Knobs):
         256,
         "Number of channels in the feature pyramid and the mask head of a detector.",
         ge=1,
-        le=65_536,
+        le=MAX_WIDTH,
         idle=("no_objects",),
     )
     finest_stride: Literal[4, 8] = _dense(
@@ -116,35 +117,35 @@ class DenseKnobs(Knobs):
         8.0,
         "Side of a detector's anchors, over the stride of their level.",
         gt=0,
-        le=1_000,
+        le=MAX_ANCHOR_SCALE,
         idle=("no_objects",),
     )
     box_dim: int = _dense(
         1024,
         "Width of the two layers of a detector's box head.",
         ge=1,
-        le=65_536,
+        le=MAX_WIDTH,
         idle=("no_objects",),
     )
     proposals: int = _dense(
         1000,
         "Number of regions in an image that a detector looks at more closely.",
         ge=1,
-        le=100_000,
+        le=MAX_REGIONS,
         idle=("no_objects",),
     )
     rois: int = _dense(
         512,
         "Number of regions in an image that the heads of a detector are trained on.",
         ge=4,
-        le=100_000,
+        le=MAX_REGIONS,
         idle=("no_objects",),
     )
     max_detections: int = _dense(
         100,
         "The most objects that a detector finds in an image.",
         ge=1,
-        le=100_000,
+        le=MAX_REGIONS,
         idle=("no_objects",),
     )
     soft_nms: bool = _dense(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from convnextv2.recipe.groups.declare import Knobs, declare
+from convnextv2.sizes import MAX_CLASSES
 
 _model = partial(declare, group="model")
 
@@ -28,7 +29,7 @@ class ModelKnobs(Knobs):
         None,
         "Number of classes. If empty, it is the number of classes in the data.",
         ge=1,
-        le=10_000_000,
+        le=MAX_CLASSES,
         only="train",
     )
     stem_stride: Literal[1, 2, 4] = _model(

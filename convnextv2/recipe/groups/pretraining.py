@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.groups.declare import Knobs, declare
+from convnextv2.sizes import MAX_BLOCKS, MAX_WIDTH
 
 _pretrain = partial(declare, group="pre-training", only="pretrain")
 
@@ -18,13 +20,13 @@ class PretrainingKnobs(Knobs):
         "Side of a tile. If empty, it is the total stride (8 x stem_stride).",
         unit="px",
         ge=1,
-        le=16_384,
+        le=LONGEST_SIDE_PX,
     )
     norm_target: bool = _pretrain(
         True, "Normalise the pixels of each masked tile before the loss compares them."
     )
-    decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1, le=65_536)
-    decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1, le=1_000)
+    decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1, le=MAX_WIDTH)
+    decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1, le=MAX_BLOCKS)
     health_every_epochs: int | None = _pretrain(
         None,
         "Number of epochs between examinations of the features and gradients on a fixed set of "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from convnextv2.recipe.options import Options, PathLike, argument, option
+from convnextv2.sizes import MAX_CHANNELS
 from convnextv2.verbs.options.shared import json_option
 
 
@@ -17,7 +18,7 @@ def _in_channels() -> Any:
         "of the first image.",
         metavar="N",
         ge=1,
-        le=10_000,
+        le=MAX_CHANNELS,
     )
 
 

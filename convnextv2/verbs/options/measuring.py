@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.knobs import knobs_in_group
 from convnextv2.recipe.options import Options, PathLike, argument, option
 from convnextv2.recipe.prior import Prior
@@ -123,7 +124,7 @@ class ExplainOptions(
         metavar="PX",
         unit="px",
         ge=1,
-        le=16_384,
+        le=LONGEST_SIDE_PX,
     )
     step_px: int | None = option(
         None,
@@ -131,7 +132,7 @@ class ExplainOptions(
         metavar="PX",
         unit="px",
         ge=1,
-        le=16_384,
+        le=LONGEST_SIDE_PX,
     )
     pictures: str = option(
         "", "Folder for the maps as PNG files as well. If empty, none.", metavar="FOLDER"

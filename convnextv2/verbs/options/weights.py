@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convnextv2.deploy.names import FormatName, PrecisionName
+from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.options import REQUIRED, Options, PathLike, argument, option
 from convnextv2.recipe.prior import Prior
 from convnextv2.verbs.options.shared import COVERAGE, LABELLED_IMAGES, PRIOR, RUN, json_option
@@ -182,7 +183,7 @@ class ModelsOptions(Options, verb="models"):
         metavar="PX",
         unit="px",
         ge=1,
-        le=16_384,
+        le=LONGEST_SIDE_PX,
     )
     weights: bool = option(
         False, "List public weights that `init` takes, with licence, size and published accuracy."
