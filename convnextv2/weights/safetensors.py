@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors import __version__ as version
 from safetensors.torch import save_file
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.files import SURROGATE, replacing, write_json
+from convnextv2.files import SURROGATE, parse_json, replacing, write_json
 from convnextv2.weights.description import KEY, Description
 
 WEIGHTS = "model.safetensors"
@@ -79,10 +80,35 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # for a dtype that it or PyTorch lacks, the library raises any kind
+        why = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())})."
+            f"{path}: not a safetensors file, or damaged ({why}).{_new_dtypes(path)}"
         ) from error
+
+
+_OLD_DTYPES = frozenset(
+    ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "U16", "I16", "F16", "BF16", "U32", "I32", "F32")
+) | {"U64", "I64", "F64"}
+"""The dtypes that all supported versions of safetensors read."""
+
+
+def _new_dtypes(path: Path) -> str:
+    """Return a sentence on the dtypes in a file that old versions of safetensors do not read."""
+    try:
+        with open(path, "rb") as raw:
+            length = int.from_bytes(raw.read(8), "little")
+            header = parse_json(raw.read(min(length, _LONGEST_HEADER)).decode())
+        found = {str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""  # the header itself is damaged
+    new = sorted(name for name in found - _OLD_DTYPES if re.fullmatch(r"[A-Z0-9_]{1,20}", name))
+    if not new:
+        return ""
+    return (
+        f" It has tensors of the dtype {', '.join(new[:3])}, which safetensors {version} may not "
+        "know. Update safetensors, or save them in another dtype."
+    )
 
 
 def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:

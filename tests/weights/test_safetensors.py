@@ -1,13 +1,16 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from convnextv2.cli import main
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.verbs.inspect import inspect
+from convnextv2.weights import safetensors
 from convnextv2.weights.adapt import load_encoder
 from convnextv2.weights.description import Description, read_description
 from convnextv2.weights.opened import open_weights
@@ -29,6 +32,40 @@ def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         read_tensors(path)
     assert "damaged" in str(error.value) and "\n" not in str(error.value)
+
+
+def with_dtype(path: Path, dtype: str) -> Path:
+    """A safetensors file whose header states any dtype, written by hand."""
+    header = json.dumps({"x": {"dtype": dtype, "shape": [2], "data_offsets": [0, 8]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    return path
+
+
+def test_a_dtype_that_the_library_does_not_know_is_one_line_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_tensors(with_dtype(tmp_path / "known.safetensors", "F32"))[0]["x"].shape == (2,)
+    path = with_dtype(tmp_path / "x.safetensors", "F3")
+    assert main(["inspect", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"convnextv2: error: {path}: not a safetensors file, or damaged (")
+    assert "It has tensors of the dtype F3, which safetensors" in line
+    assert line.endswith("may not know. Update safetensors, or save them in another dtype.")
+
+
+@pytest.mark.parametrize("kind", [AttributeError, KeyError, TypeError, OverflowError, Exception])
+def test_any_error_of_the_library_is_one_line(
+    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An old PyTorch lacks the dtype that a new safetensors asks it for.
+    refuse = Mock(side_effect=kind("no attribute\n'float4_e2m1fn_x2'"))
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    path = with_dtype(tmp_path / "x.safetensors", "F4")
+    with pytest.raises(CheckpointError) as error:
+        read_tensors(path)
+    told = str(error.value)
+    assert told.startswith(f"{path}: ") and "float4_e2m1fn_x2" in told and told.isprintable()
+    assert "the dtype F4" in told
 
 
 @pytest.mark.parametrize("where", ["class_names", "training", "provenance"])
