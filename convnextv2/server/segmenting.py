@@ -14,7 +14,7 @@ from convnextv2.data.dense import rle
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
-from convnextv2.inference.segmenter_artifact import any_segmenter
+from convnextv2.inference.pixel_classifier_artifact import any_pixel_classifier
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
@@ -62,14 +62,14 @@ class MapModel:
     def __init__(
         self, opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
     ) -> None:
-        segmenter = any_segmenter(opened, device=device, precision=precision)
-        self.segmenter, self._max_pixels = segmenter, max_pixels
-        self.class_names = segmenter.class_names
-        self.transform = WholeImages(segmenter.preprocessing, segmenter.prepare)
+        pixel_classifier = any_pixel_classifier(opened, device=device, precision=precision)
+        self.pixel_classifier, self._max_pixels = pixel_classifier, max_pixels
+        self.class_names = pixel_classifier.class_names
+        self.transform = WholeImages(pixel_classifier.preprocessing, pixel_classifier.prepare)
         self.notes = list(opened.lines())
-        engine = f"PyTorch on {segmenter.device}"
+        engine = f"PyTorch on {pixel_classifier.device}"
         self.sha256, self.engine, self.certificate = facts_of(opened, engine)
-        if tuple(segmenter.windows.scales) != (1.0,):
+        if tuple(pixel_classifier.windows.scales) != (1.0,):
             # Images of other sizes would have to be kept until they are answered.
             self.notes.append("Images are seen at one size here; test_scales are for validate.")
         self._colours = class_colours(len(self.class_names))
@@ -92,7 +92,7 @@ class MapModel:
             Refusal: The answer is too large, or a package is missing.
         """
         size = reduced_size(prepared.size, self._max_pixels)
-        classes = self.segmenter.classify_prepared(prepared.pixels, size)
+        classes = self.pixel_classifier.classify_prepared(prepared.pixels, size)
         counts = torch.bincount(classes.flatten().long(), minlength=len(self.class_names))
         order = counts.argsort(descending=True, stable=True).tolist()
         found: dict[str, Any] = {
@@ -122,7 +122,7 @@ class MapModel:
         """Answer for a grey image."""
         how = self.transform.preprocessing
         grey = torch.full((how.channels, *how.image_size), 128, dtype=torch.uint8)
-        self.segmenter.classify_prepared(grey, how.image_size)
+        self.pixel_classifier.classify_prepared(grey, how.image_size)
 
     def _map(self, classes: Tensor, form: str) -> dict[str, Any]:
         answer: dict[str, Any] = {"height": classes.shape[0], "width": classes.shape[1]}

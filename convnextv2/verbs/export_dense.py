@@ -21,7 +21,7 @@ from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError
 from convnextv2.evaluation.drawing import colour_of
 from convnextv2.evaluation.overlay import class_colours
 from convnextv2.inference.detector import ObjectFinder, open_finder
-from convnextv2.inference.segmenter import Windows, own_recipe
+from convnextv2.inference.pixel_classifier import Windows, own_recipe
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe

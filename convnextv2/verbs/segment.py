@@ -12,8 +12,8 @@ import torch
 from convnextv2.data.folders import files
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError, MissingPackageError
+from convnextv2.inference.pixel_classifier_artifact import any_pixel_classifier
 from convnextv2.inference.segmentation_files import SegmentationFiles
-from convnextv2.inference.segmenter_artifact import any_segmenter
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.verbs.options.predicting import PredictOptions
@@ -43,13 +43,17 @@ def segment(
         DataError: An image cannot be read, and `bad_images` is "fail".
     """
     choice.choose(recipe.kernels)
-    segmenter = any_segmenter(opened, device=recipe.device, precision=recipe.precision)
+    pixel_classifier = any_pixel_classifier(
+        opened, device=recipe.device, precision=recipe.precision
+    )
     if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (pixels get one class).", file=sys.stderr)
-    out = SegmentationFiles(Path(options.out), segmenter.class_names) if options.out else None
+    out = (
+        SegmentationFiles(Path(options.out), pixel_classifier.class_names) if options.out else None
+    )
     if out is None:
         print("Set --out FOLDER to write an overlay and a map of indices.", file=sys.stderr)
-    how = segmenter.preprocessing
+    how = pixel_classifier.preprocessing
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line, file=sys.stderr)
@@ -66,15 +70,20 @@ def segment(
                 ) from None
             on_bad(name, str(error).removeprefix(f"{name}: "))
             continue
-        classes = segmenter(pixels)
-        counts = torch.bincount(classes.flatten().long(), minlength=len(segmenter.class_names))
+        classes = pixel_classifier(pixels)
+        counts = torch.bincount(
+            classes.flatten().long(), minlength=len(pixel_classifier.class_names)
+        )
         order = counts.argsort(descending=True, stable=True).tolist()
         yield {
             "image": name,
             "height": classes.shape[0],
             "width": classes.shape[1],
             "classes": [
-                {"class": segmenter.class_names[k], "share": int(counts[k]) / classes.numel()}
+                {
+                    "class": pixel_classifier.class_names[k],
+                    "share": int(counts[k]) / classes.numel(),
+                }
                 for k in order
                 if counts[k]
             ],

@@ -20,8 +20,8 @@ from convnextv2.deploy.artifact import open_artifact
 from convnextv2.errors import ArtifactError, CheckpointError, ConvNeXtV2Error
 from convnextv2.inference.detector import open_finder
 from convnextv2.inference.detector_artifact import finder_of_artifact
-from convnextv2.inference.segmenter import open_segmenter
-from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
+from convnextv2.inference.pixel_classifier import open_pixel_classifier
+from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.safetensors import WEIGHTS, save_weights
 
@@ -76,8 +76,8 @@ def test_an_artifact_of_any_size_gives_pixels_the_classes_that_the_weights_give(
     dense_weights: dict[str, Path], exported_dense: Callable[..., Path], photos: list[Path]
 ) -> None:
     artifact = open_artifact(exported_dense("places", dynamic_size=True))
-    ours = segmenter_of_artifact(artifact)
-    theirs = open_segmenter(
+    ours = pixel_classifier_of_artifact(artifact)
+    theirs = open_pixel_classifier(
         open_weights(dense_weights["places"]), device="cpu", precision="float32"
     )
     for photo in photos:
@@ -99,7 +99,7 @@ def test_an_artifact_of_a_fixed_size_sees_windows(
 ) -> None:
     artifact = open_artifact(exported_dense("places"))
     assert artifact.card.shapes["images"] == [None, 3, 64, 96]
-    ours = segmenter_of_artifact(artifact)
+    ours = pixel_classifier_of_artifact(artifact)
     model = segmentor()
     seen = []
     wide = pixels_of(photos[2])  # 50 x 150, so that several windows are needed

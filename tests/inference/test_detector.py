@@ -12,7 +12,7 @@ from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.inference.detector import ObjectFinder, coco_results, open_finder, padded, paste
-from convnextv2.inference.segmenter import open_segmenter
+from convnextv2.inference.pixel_classifier import open_pixel_classifier
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.preprocessing import Preprocessing
@@ -100,7 +100,7 @@ def test_results_as_coco_has_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "open_it"), [(detector, open_finder), (segmentor, open_segmenter)]
+    ("make", "open_it"), [(detector, open_finder), (segmentor, open_pixel_classifier)]
 )
 def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
     make: Callable[[], torch.nn.Module], open_it: Callable[[Weights], object], tmp_path: Path

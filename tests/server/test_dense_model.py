@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from convnextv2.inference.detector import open_finder
-from convnextv2.inference.segmenter import open_segmenter
+from convnextv2.inference.pixel_classifier import open_pixel_classifier
 from convnextv2.weights.opened import open_weights
 
 pytestmark = [
@@ -57,13 +57,15 @@ async def ask(server: Any, path: str, photo: Path, **query: Any) -> dict[str, An
     return image
 
 
-async def test_the_map_and_the_shares_are_those_of_the_segmenter(
+async def test_the_map_and_the_shares_are_those_of_the_pixel_classifier(
     serve: Serve, places: Path, photos: list[Path]
 ) -> None:
     server = await serve(f"places={places}")
-    segmenter = open_segmenter(open_weights(places), device="cpu", precision="float32")
+    pixel_classifier = open_pixel_classifier(
+        open_weights(places), device="cpu", precision="float32"
+    )
     for photo in photos:
-        expected = segmenter(pixels_of(photo)).numpy()
+        expected = pixel_classifier(pixels_of(photo)).numpy()
         assert len(np.unique(expected)) > 1
         found = await ask(server, SEGMENT, photo, map="png")
         assert (found["height"], found["width"]) == expected.shape

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from server_process import serving
 
 from convnextv2.inference.detector import open_finder
-from convnextv2.inference.segmenter import open_segmenter
+from convnextv2.inference.pixel_classifier import open_pixel_classifier
 from convnextv2.weights.opened import open_weights
 
 CHROMIUM = shutil.which("chromium")
@@ -99,17 +99,17 @@ def painted(article: Locator) -> np.ndarray:
 def test_a_segmentor_colours_the_pixels_and_its_legend_has_the_shares(
     page: Page, root: Path
 ) -> None:
-    segmenter = open_segmenter(
+    pixel_classifier = open_pixel_classifier(
         open_weights(root / "places" / "model.safetensors"), device="cpu", precision="float32"
     )
-    classes = segmenter(pixels_of(root / "photo.png")).numpy()
+    classes = pixel_classifier(pixels_of(root / "photo.png")).numpy()
     article = show(page, "places", "gives every pixel one of 3 classes", root / "photo.png")
     rows = article.get_by_role("group", name="Classes and shares").get_by_role("checkbox")
     present = np.unique(classes)
     assert len(present) > 1
     expect(rows).to_have_count(len(present))
     for k in present:
-        name = segmenter.class_names[k]
+        name = pixel_classifier.class_names[k]
         expect(article.locator("label", has_text=name)).to_contain_text(
             f"{100 * (classes == k).mean():.1f} %"
         )
@@ -117,7 +117,7 @@ def test_a_segmentor_colours_the_pixels_and_its_legend_has_the_shares(
     before = painted(article)
     assert (before > 0).mean() > 0.99
     largest = int(np.bincount(classes.ravel()).argmax())
-    article.get_by_label(segmenter.class_names[largest]).uncheck()
+    article.get_by_label(pixel_classifier.class_names[largest]).uncheck()
     after = painted(article)
     assert (after > 0).mean() == pytest.approx(1 - (classes == largest).mean(), abs=0.03)
     page.get_by_label("Opacity").focus()

@@ -18,7 +18,7 @@ from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.evaluation.segmentation import count_pixels
 from convnextv2.find import find_weights
-from convnextv2.inference.segmenter import open_segmenter
+from convnextv2.inference.pixel_classifier import open_pixel_classifier
 from convnextv2.model.upernet import Segmentor
 from convnextv2.weights.restore import load_model
 
@@ -70,12 +70,12 @@ def test_validate_measures_the_best_weights_as_training_did(
     found = convnextv2.validate(str(trained), workers=0)
     assert found.miou == pytest.approx(best, abs=1e-6)
     # the same by hand, image by image
-    segmenter = open_segmenter(trained, device="cpu", precision="float32")
+    pixel_classifier = open_pixel_classifier(trained, device="cpu", precision="float32")
     counts = torch.zeros(3, 3, dtype=torch.int64)
     for i in range(4):
         pixels, labels = scene(1000 + i, (60 + 2 * (i % 3), 80 + 3 * (i % 2)))
         photo = np.array(Image.open(data / "images" / "val" / f"{i}.jpg"))
-        predicted = segmenter(torch.from_numpy(photo).permute(2, 0, 1))
+        predicted = pixel_classifier(torch.from_numpy(photo).permute(2, 0, 1))
         counts += count_pixels(torch.from_numpy(labels.astype(np.int16)), predicted, 3)
     assert found.confusion.tolist() == counts.tolist()
 
@@ -110,14 +110,14 @@ def test_predict_writes_overlays_and_indices(
     assert main(["predict", str(trained), *images, "--out", str(out), "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(answers) == 5
-    segmenter = open_segmenter(trained, device="cpu")
+    pixel_classifier = open_pixel_classifier(trained, device="cpu")
     for answer in answers[:4]:
         index, photo, overlay = (
             np.array(Image.open(answer[name])) for name in ("index", "image", "overlay")
         )
         assert index.shape == photo.shape[:2] == (answer["height"], answer["width"])
         pixels = torch.from_numpy(photo).permute(2, 0, 1)
-        assert index.tolist() == segmenter(pixels).tolist()
+        assert index.tolist() == pixel_classifier(pixels).tolist()
         shares = {CLASSES[k]: float((index == k).mean()) for k in range(3) if (index == k).any()}
         assert {each["class"]: each["share"] for each in answer["classes"]} == pytest.approx(shares)
         assert overlay.shape == photo.shape

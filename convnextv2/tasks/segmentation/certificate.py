@@ -17,10 +17,10 @@ from convnextv2.deploy.certificate import agreement, compare_speeds
 from convnextv2.deploy.unusual_images import stress_images
 from convnextv2.errors import ArtifactError, DataError
 from convnextv2.evaluation.segmentation import count_pixels, summarise
-from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
-from convnextv2.inference.segmenter_artifact import (
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, pixel_classifier_of
+from convnextv2.inference.pixel_classifier_artifact import (
     fixed_size,
-    segmenter_of_artifact,
+    pixel_classifier_of_artifact,
     windows_of,
 )
 from convnextv2.model.upernet import Segmentor
@@ -57,8 +57,8 @@ def certify_segmentor(
         DataError: No image can be read.
     """
     how = Preprocessing.read(artifact.card.preprocessing)
-    exported = segmenter_of_artifact(artifact)
-    reference = segmenter_of(
+    exported = pixel_classifier_of_artifact(artifact)
+    reference = pixel_classifier_of(
         model,
         how,
         class_names=artifact.card.class_names,
@@ -85,16 +85,16 @@ def certify_segmentor(
     return certificate
 
 
-def _crops(evidence: Evidence, segmenter: Segmenter, artifact: Artifact) -> Tensor:
+def _crops(evidence: Evidence, pixel_classifier: PixelClassifier, artifact: Artifact) -> Tensor:
     """Return the middle of a few images, uint8 (N, C, H, W), in the size of the artifact."""
-    how = segmenter.preprocessing
+    how = pixel_classifier.preprocessing
     stride = artifact.card.arguments["stem_stride"] * 8
     height, width = fixed_size(artifact) or tuple(
         max(1, side // stride) * stride for side in how.image_size
     )
     crops = []
     for _, pixels in evidence.readable(how, most=8):
-        prepared = segmenter.prepare(pixels)
+        prepared = pixel_classifier.prepare(pixels)
         top, left = (
             max(0, (side - kept) // 2)
             for side, kept in zip(prepared.shape[-2:], (height, width), strict=True)
@@ -136,7 +136,7 @@ def _compare_logits(
 
 
 def _compare_classes(
-    reference: Segmenter, exported: Segmenter, evidence: Evidence, windows: Windows
+    reference: PixelClassifier, exported: PixelClassifier, evidence: Evidence, windows: Windows
 ) -> dict[str, Any]:
     """Compare the classes of all pixels, and both mIoUs if there are label maps."""
     source, classes = evidence.source, len(exported.class_names)
@@ -144,7 +144,7 @@ def _compare_classes(
     counts = [torch.zeros(classes, classes, dtype=torch.int64) for _ in range(2)]
     equal = pixels = images = 0
     for index, image in evidence.readable(exported.preprocessing):
-        found = [segmenter(image) for segmenter in (reference, exported)]
+        found = [pixel_classifier(image) for pixel_classifier in (reference, exported)]
         equal += int((found[0] == found[1]).sum())
         pixels += found[0].numel()
         images += 1

@@ -22,7 +22,7 @@ from convnextv2.data.transforms import build_preprocessing
 from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.evaluation.overlay import overlay
-from convnextv2.inference.segmenter import Windows, segmenter_of
+from convnextv2.inference.pixel_classifier import Windows, pixel_classifier_of
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.preprocessing import Preprocessing
@@ -109,7 +109,7 @@ class PixelClasses:
     ) -> dict[str, float]:
         """Evaluate the network; see `SegmentationEvaluation.figures`."""
         assert isinstance(network, Segmentor)
-        segmenter = segmenter_of(
+        pixel_classifier = pixel_classifier_of(
             network,
             preprocessing,
             class_names=source.class_names,
@@ -117,7 +117,7 @@ class PixelClasses:
             dtype=choose_precision(recipe.precision, place.device),
             windows=Windows.of(recipe),
         )
-        evaluation, _ = measure_maps(segmenter, loader, source, place)
+        evaluation, _ = measure_maps(pixel_classifier, loader, source, place)
         return evaluation.figures()
 
 

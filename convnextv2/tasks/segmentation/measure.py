@@ -18,8 +18,8 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
 from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pixels, summarise
-from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
-from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, pixel_classifier_of
+from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.measure import build_dense_loader
@@ -53,12 +53,12 @@ class MeasuredMaps(Evaluated):
     Attributes:
         evaluation: The figures, over all ranks.
         worst: The images with the smallest share of right pixels, over all ranks, the worst first.
-        segmenter: The segmenter that was measured.
+        pixel_classifier: The pixel classifier that was measured.
     """
 
     evaluation: SegmentationEvaluation
     worst: list[ImageScore]
-    segmenter: Segmenter
+    pixel_classifier: PixelClassifier
     source: AnnotatedSource
 
 
@@ -78,19 +78,22 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     trained_on = has_own_data(opened.path, recipe)
     for line in opened.lines():
         say(line)
-    segmenter, description = _build_segmenter(opened, recipe, place), opened.description
-    preprocessing = segmenter.preprocessing
+    pixel_classifier, description = (
+        _build_pixel_classifier(opened, recipe, place),
+        opened.description,
+    )
+    preprocessing = pixel_classifier.preprocessing
     recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
     source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
     transform = MapEvalTransform(preprocessing)
     loader = build_dense_loader(
         opened, recipe, source, place, transform=transform, collate=collate_maps
     )
-    evaluation, worst = measure_maps(segmenter, loader, source, place)
+    evaluation, worst = measure_maps(pixel_classifier, loader, source, place)
     return MeasuredMaps(
         evaluation=evaluation,
         worst=worst,
-        segmenter=segmenter,
+        pixel_classifier=pixel_classifier,
         source=source,
         description=description,
         parameters=count_parameters(description),
@@ -98,14 +101,18 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     )
 
 
-def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -> Segmenter:
-    """Build the segmenter of a model. An artifact prepares and presents images in its own way."""
+def _build_pixel_classifier(
+    opened: Weights | Artifact, recipe: Recipe, place: Place
+) -> PixelClassifier:
+    """Make a model ready to use. An artifact prepares and presents images in its own way."""
     if isinstance(opened, Artifact):
-        return segmenter_of_artifact(opened, device=recipe.device, precision=recipe.precision)
+        return pixel_classifier_of_artifact(
+            opened, device=recipe.device, precision=recipe.precision
+        )
     model = restore(opened)
     assert isinstance(model, Segmentor)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
-    return segmenter_of(
+    return pixel_classifier_of(
         model.to(place.device).eval(),
         build_preprocessing(recipe),
         class_names=opened.description.class_names,
@@ -116,12 +123,15 @@ def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -
 
 
 def measure_maps(
-    segmenter: Segmenter, batches: Iterable[Batch], source: AnnotatedSource, place: Place
+    pixel_classifier: PixelClassifier,
+    batches: Iterable[Batch],
+    source: AnnotatedSource,
+    place: Place,
 ) -> tuple[SegmentationEvaluation, list[ImageScore]]:
-    """Compare the predictions of a segmenter with the label maps.
+    """Compare the predictions of a pixel classifier with the label maps.
 
     Args:
-        segmenter: Finds the classes.
+        pixel_classifier: Finds the classes.
         batches: The batches of this rank, each of one image that `MapEvalTransform` prepared.
         source: The images.
         place: This rank.
@@ -136,14 +146,14 @@ def measure_maps(
     total = torch.zeros(classes, classes, dtype=torch.int64)
     scores: list[ImageScore] = []
     images = 0
-    how = segmenter.preprocessing
-    needs_whole = tuple(segmenter.windows.scales) != (1.0,)
+    how = pixel_classifier.preprocessing
+    needs_whole = tuple(pixel_classifier.windows.scales) != (1.0,)
     for batch in batches:
         index, targets = int(batch.indices[0]), batch.targets[0].clone()
         found = (
-            segmenter(source.pixels(index, how.channels, how.value_range))
+            pixel_classifier(source.pixels(index, how.channels, how.value_range))
             if needs_whole
-            else segmenter.classify_prepared(batch.pixels[0], tuple(targets.shape))
+            else pixel_classifier.classify_prepared(batch.pixels[0], tuple(targets.shape))
         )
         counts = count_pixels(targets, found, classes)
         total += counts

@@ -60,7 +60,7 @@ def next_steps(name: str) -> list[tuple[str, str]]:
 
 def _how(measured: MeasuredMaps) -> str:
     """Say how images were presented to the network."""
-    windows = measured.segmenter.windows
+    windows = measured.pixel_classifier.windows
     words = "windows" if windows.slide else "whole images"
     if tuple(windows.scales) != (1.0,):
         words += f" at scales {', '.join(f'{scale:g}' for scale in windows.scales)}"
@@ -74,13 +74,13 @@ def _examples(measured: MeasuredMaps) -> list[SegmentedImage]:
 
 
 def _example(measured: MeasuredMaps, index: int) -> SegmentedImage:
-    source, segmenter = measured.source, measured.segmenter
-    how = segmenter.preprocessing
+    source, pixel_classifier = measured.source, measured.pixel_classifier
+    how = pixel_classifier.preprocessing
     pixels = source.pixels(index, how.channels, how.value_range)
     return segmented_image(
         pixels,
         source.annotation(index),
-        segmenter(pixels),
+        pixel_classifier(pixels),
         name=Path(source.names[index]).name,
         class_names=source.class_names,
     )

@@ -1,4 +1,4 @@
-"""A segmenter that runs an artifact."""
+"""A pixel classifier that runs an artifact."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import ArtifactError
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, open_pixel_classifier
 from convnextv2.inference.scorer import check_runs_here
-from convnextv2.inference.segmenter import Segmenter, Windows, open_segmenter
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 
 
-def segmenter_of_artifact(
+def pixel_classifier_of_artifact(
     artifact: Artifact, *, device: str = "auto", precision: str = "auto"
-) -> Segmenter:
-    """Make a segmenter of an artifact.
+) -> PixelClassifier:
+    """Make a pixel classifier of an artifact.
 
     An artifact of a fixed size sees overlapping windows of that size. Other artifacts see images as
     the run did that they were made from.
@@ -53,7 +53,7 @@ def segmenter_of_artifact(
         kept = torch.from_numpy(found)[..., : round(height * scale), : round(width * scale)]
         return kept.float()
 
-    return Segmenter(
+    return PixelClassifier(
         logits,
         Preprocessing.read(card.preprocessing),
         stride=total_stride(artifact),
@@ -82,10 +82,10 @@ def total_stride(artifact: Artifact) -> int:
     return int(artifact.card.arguments["stem_stride"]) * 8
 
 
-def any_segmenter(
+def any_pixel_classifier(
     opened: Weights | Artifact, *, device: str = "auto", precision: str = "auto"
-) -> Segmenter:
-    """Make a segmenter of opened weights or an opened artifact; see the functions for each."""
+) -> PixelClassifier:
+    """Make one of opened weights or an opened artifact; see the functions for each."""
     if isinstance(opened, Artifact):
-        return segmenter_of_artifact(opened, device=device, precision=precision)
-    return open_segmenter(opened, device=device, precision=precision)
+        return pixel_classifier_of_artifact(opened, device=device, precision=precision)
+    return open_pixel_classifier(opened, device=device, precision=precision)

@@ -1,8 +1,8 @@
-"""The segmenter: a class for every pixel of an image, with bounded memory.
+"""The pixel classifier: a segmentor ready to use, which gives a class to every pixel of an image.
 
-Validation, predictions, certificates and the server all use it. Logits are kept at the resolution
-of the network until the end. They are enlarged to the image's own size in strips, so that a large
-photograph and many classes do not fill the memory.
+Validation, predictions, certificates and the server all use it. Its memory is bounded: logits are
+kept at the resolution of the network until the end. They are enlarged to the image's own size in
+strips, so that a large photograph and many classes do not fill the memory.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Windows:
         return cls(recipe.slide, recipe.test_scales, recipe.test_flip)
 
 
-class Segmenter:
+class PixelClassifier:
     """Gives every pixel of an image a class. Threads may share it.
 
     Args:
@@ -276,7 +276,7 @@ def _cut(found: LogitMap, size: tuple[int, int]) -> Tensor:
     return _strip(found, size, 0, size[0], None)
 
 
-def segmenter_of(
+def pixel_classifier_of(
     model: nn.Module,
     preprocessing: Preprocessing,
     *,
@@ -284,8 +284,8 @@ def segmenter_of(
     device: torch.device,
     dtype: torch.dtype,
     windows: Windows | None = None,
-) -> Segmenter:
-    """Make a segmenter of a network in evaluation mode.
+) -> PixelClassifier:
+    """Make a pixel classifier of a network in evaluation mode.
 
     Args:
         model: A `Segmentor`, on its device.
@@ -302,15 +302,15 @@ def segmenter_of(
             found: Tensor = model(images)
         return found.float()
 
-    return Segmenter(
+    return PixelClassifier(
         logits, preprocessing, stride=model.encoder.total_stride, class_names=class_names,
         device=device, windows=windows,
     )  # fmt: skip
 
 
-def open_segmenter(
+def open_pixel_classifier(
     source: str | Path | Weights, *, device: str = "auto", precision: str = "auto"
-) -> Segmenter:
+) -> PixelClassifier:
     """Open a segmentor.
 
     Args:
@@ -331,7 +331,7 @@ def open_segmenter(
         )
     preprocessing = opened.preprocessing
     chosen, own = choose_device(device), own_recipe(opened.path)
-    return segmenter_of(
+    return pixel_classifier_of(
         model.to(chosen).eval(),
         preprocessing,
         class_names=distinct(description.class_names or default_class_names(model.num_classes)),

@@ -3,13 +3,13 @@ import torch
 import torch.nn.functional as F
 from model.reference import randomise
 
-from convnextv2.inference import segmenter as module
-from convnextv2.inference.segmenter import (
+from convnextv2.inference import pixel_classifier as module
+from convnextv2.inference.pixel_classifier import (
     LogitMap,
-    Segmenter,
+    PixelClassifier,
     Windows,
     classes_of,
-    segmenter_of,
+    pixel_classifier_of,
     window_corners,
 )
 from convnextv2.model.convnext import ConvNeXtV2
@@ -27,8 +27,8 @@ def network() -> Segmentor:
     return randomise(Segmentor(encoder, len(CLASSES), channels=16)).eval()
 
 
-def of(model: Segmentor, windows: Windows | None = None) -> Segmenter:
-    return segmenter_of(
+def of(model: Segmentor, windows: Windows | None = None) -> PixelClassifier:
+    return pixel_classifier_of(
         model, PLAIN, class_names=CLASSES, device=CPU, dtype=torch.float32, windows=windows
     )
 
@@ -58,15 +58,15 @@ def test_a_whole_image_is_one_pass_and_a_bilinear_enlargement() -> None:
 def test_logits_are_enlarged_to_the_image_itself() -> None:
     """If the network sees another size, logits are enlarged in one bilinear step from its own."""
     model, pixels = network(), noise(128, 192)
-    segmenter = of(model)
-    prepared = segmenter.prepare(pixels)
+    pixel_classifier = of(model)
+    prepared = pixel_classifier.prepare(pixels)
     assert prepared.shape == (3, 64, 96)
     with torch.no_grad():
         logits = model(normalised(prepared))
         expected = F.interpolate(logits, (128, 192), mode="bilinear")[0].argmax(0)
-    found = segmenter(pixels)
+    found = pixel_classifier(pixels)
     assert found.dtype == torch.int16 and agree(found, expected.to(torch.int16))
-    assert torch.equal(segmenter.classify_prepared(prepared, (128, 192)), found)
+    assert torch.equal(pixel_classifier.classify_prepared(prepared, (128, 192)), found)
 
 
 def test_sides_that_are_no_multiples_of_the_stride_are_padded_and_stay_aligned() -> None:
@@ -80,10 +80,10 @@ def test_sides_that_are_no_multiples_of_the_stride_are_padded_and_stay_aligned()
 
     pixels = torch.zeros(3, 70, 100, dtype=torch.uint8)
     pixels[:, 40:, 56:] = 255
-    segmenter = Segmenter(
+    pixel_classifier = PixelClassifier(
         passed_on, Preprocessing((70, 70)), stride=32, class_names=("white", "black"), device=CPU
     )
-    found = segmenter(pixels)
+    found = pixel_classifier(pixels)
     assert (found[44:, 60:] == 0).all() and (found[:36] == 1).all() and (found[:, :52] == 1).all()
 
 
@@ -116,20 +116,20 @@ def test_several_scales_and_mirrors_average_probabilities() -> None:
     model, pixels = network(), noise(64, 96)
     windows = Windows(scales=(1.0, 2.0), flip=True)
     total = torch.zeros(len(CLASSES), 64, 96)
-    segmenter = of(model, windows)
+    pixel_classifier = of(model, windows)
     with torch.no_grad():
         for factor in (1.0, 2.0):
-            prepared = normalised(segmenter.prepare(pixels, factor))
+            prepared = normalised(pixel_classifier.prepare(pixels, factor))
             for flip in (False, True):
                 logits = model(prepared.flip(-1) if flip else prepared)
                 logits = logits.flip(-1) if flip else logits
                 total += F.interpolate(logits, (64, 96), mode="bilinear")[0].softmax(0)
-    assert agree(segmenter(pixels), total.argmax(0).to(torch.int16), 0.995)
+    assert agree(pixel_classifier(pixels), total.argmax(0).to(torch.int16), 0.995)
 
 
 def test_a_mirrored_image_gives_a_mirrored_answer() -> None:
-    segmenter, pixels = of(network(), Windows(flip=True)), noise(70, 91)
-    assert agree(segmenter(pixels.flip(-1)).flip(-1), segmenter(pixels), 0.97)
+    pixel_classifier, pixels = of(network(), Windows(flip=True)), noise(70, 91)
+    assert agree(pixel_classifier(pixels.flip(-1)).flip(-1), pixel_classifier(pixels), 0.97)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
@@ -141,9 +141,9 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, rows: int) -> No
 
 
 def test_images_smaller_than_the_stride_and_very_long_ones_are_segmented() -> None:
-    segmenter = of(network())
+    pixel_classifier = of(network())
     for size in ((1, 1), (5, 3), (2, 2000)):
-        assert segmenter(noise(*size)).shape == size
+        assert pixel_classifier(noise(*size)).shape == size
 
 
 def test_many_classes_and_a_large_image_stay_in_bounded_memory() -> None:
