@@ -251,12 +251,15 @@ def parse_json(text: str) -> Any:
         The parsed content.
 
     Raises:
-        ValueError: The text is not JSON, or has so many lists and objects that they would fill the
-            memory.
+        ValueError: The text is not JSON, has so many lists and objects that they would fill the
+            memory, or has them too deep in each other.
     """
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         raise ValueError(f"more than {_MAX_BRACKETS:,} lists and objects")
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects lie in each other too deeply") from None
     if not re.search(r"\\u[dD][89a-fA-F]", text):
         return content
     return json.loads(

@@ -10,7 +10,6 @@ certificate.json    how closely it agreed with the PyTorch model, on what, and a
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from convnextv2.deploy.graph import MAP_OUTPUTS, has_classes, output_names, trun
 from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.evaluation.unknown import UNKNOWN, Unknown, check_fits, load_unknown
-from convnextv2.files import write_json
+from convnextv2.files import parse_json, write_json
 from convnextv2.preprocessing import LONGEST_SIDE_PX, Preprocessing
 from convnextv2.text import plain
 from convnextv2.weights.description import (
@@ -424,7 +423,7 @@ def json_object(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file holds something else.
     """
-    found = json.loads(file.read_text())
+    found = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} does not hold an object")
     return found

@@ -84,7 +84,7 @@ def read_file_of_answers(path: Path) -> dict[str, list[Any]] | list[list[Any]]:
         if isinstance(content, list):
             return [_list(classes) for classes in content]
         return {str(name): _list(classes) for name, classes in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(
             f"{path}: cannot be read as right classes of images ({why}). Expected JSON, or CSV "

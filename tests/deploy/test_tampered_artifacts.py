@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnextv2.deploy.artifact import Artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact, json_object, open_artifact
 from convnextv2.errors import ArtifactError
 
 Exported = Callable[..., Path]
@@ -36,6 +36,12 @@ def test_a_changed_artifact_is_refused(exported: Exported, tmp_path: Path) -> No
         (copy / "artifact.json").write_text(text, encoding="latin-1")
         with pytest.raises(ArtifactError, match="Export the model again"):
             open_artifact(copy)
+
+
+def test_lists_too_deep_to_be_read_are_no_json_object(tmp_path: Path) -> None:
+    (tmp_path / "certificate.json").write_text("[" * 50_000)
+    with pytest.raises(ValueError, match="too deeply"):
+        json_object(tmp_path / "certificate.json")
 
 
 class Payload:

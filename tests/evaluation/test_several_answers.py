@@ -92,6 +92,11 @@ def test_mistakes_are_one_line(content: object, why: str, tmp_path: Path) -> Non
         read_answers(tmp_path / "missing.csv", NAMES, CLASSES)
     with pytest.raises(DataError, match="columns image and classes"):
         read_answers(written(tmp_path, "b.csv", "x,y\n1,2\n"), NAMES, CLASSES)
+    long = f"image,classes\n2.jpg,{'x' * 200_000}\n"
+    for file in (written(tmp_path, "c.csv", long), tmp_path / "deep.json"):
+        (tmp_path / "deep.json").write_text("[" * 50_000)
+        with pytest.raises(DataError, match="cannot be read as right classes"):
+            read_answers(file, NAMES, CLASSES)
 
 
 def test_a_name_may_hold_any_line_end(tmp_path: Path) -> None:

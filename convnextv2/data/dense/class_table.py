@@ -15,6 +15,8 @@ If a table has no ids, the first class is 0.
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,10 @@ _ID = ("id", "idx", "index", "value", "class_id", "label_id", "classid", "pixel_
 _NAME = ("name", "class", "class_name", "label", "category", "names", "label_name")
 _COLOUR = ("color", "colour", "rgb", "hex", "color_rgb")
 _BANDS = (("r", "red"), ("g", "green"), ("b", "blue"))
-_MAX_CLASSES = 32_767
+MAX_CLASSES = 32_767
+"""The largest number of classes that label maps and annotations may have."""
+_MAX_VALUE = 0xFFFFFF
+"""The largest value in label maps."""
 
 
 class Entry(NamedTuple):
@@ -103,8 +108,8 @@ def read_class_table(path: Path) -> ClassTable:
 def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
     if not entries:
         raise DataError(f"{path}: lists no class.")
-    if len(entries) > _MAX_CLASSES:
-        raise DataError(f"{path}: lists {len(entries)} classes, expected at most {_MAX_CLASSES}.")
+    if len(entries) > MAX_CLASSES:
+        raise DataError(f"{path}: lists {len(entries)} classes, expected at most {MAX_CLASSES}.")
     numbered = [entry for entry in entries if entry.id is not None]
     if numbered and len(numbered) < len(entries):
         name = next(entry.name for entry in entries if entry.id is None)
@@ -139,11 +144,17 @@ def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
 def _from_csv(text: str, path: Path) -> list[Entry]:
     first = text.split("\n", 1)[0]
     separator = max("\t;,", key=first.count)
-    rows = [
-        [field.strip() for field in row]
-        for row in csv.reader(text.splitlines(), delimiter=separator)
-        if any(field.strip() for field in row)
-    ]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    try:
+        stripped = [[field.strip() for field in row] for row in reader]
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: cannot be read as a table ({error}). Close each quote, or write it twice "
+            '("") where it belongs to a name.'
+        ) from None
+    rows = [row for row in stripped if any(row)]
     if not rows:
         return []
     header = [field.casefold().replace(" ", "_").lstrip("#") for field in rows[0]]
@@ -204,7 +215,7 @@ def _from_lines(text: str, path: Path) -> list[Entry]:
                 Entry(found[4].strip(), None, _colour(" ".join(found.groups()[:3]), path))
             )
         elif found := _NUMBERED.fullmatch(line):
-            entries.append(Entry(found[2].strip(), int(found[1])))
+            entries.append(Entry(found[2].strip(), _id(found[1], path)))
         else:
             entries.append(Entry(line))
     return entries
@@ -212,7 +223,8 @@ def _from_lines(text: str, path: Path) -> list[Entry]:
 
 def _from_json(text: str, path: Path) -> list[Entry]:
     try:
-        content = parse_json(text)
+        parse_json(text)  # it checks how much there is
+        content = json.loads(text, object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error}).") from None
     if isinstance(content, dict):
@@ -227,11 +239,25 @@ def _from_json(text: str, path: Path) -> list[Entry]:
     return [_from_item(item, path) for item in content]
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON.
+
+    Raises:
+        ValueError: A key is repeated. Python's parser would keep the last value alone.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is repeated")
+    return found
+
+
 def _from_pair(key: str, value: Any, path: Path) -> Entry:
     if isinstance(value, str):
         return Entry(value, _id(key, path))
     if isinstance(value, int) and not isinstance(value, bool):
-        return Entry(key, value)
+        return Entry(key, _id(value, path))
     raise DataError(f"{path}: the entry {key!r} cannot be understood. Expected id: name.")
 
 
@@ -252,9 +278,15 @@ def _from_item(item: Any, path: Path) -> Entry:
 def _id(value: object, path: Path) -> int | None:
     if value is None or value == "":
         return None
-    if not re.fullmatch(r"-?\d+", str(value)):
+    text = str(value)
+    if not re.fullmatch(r"-?\d+", text):
         raise DataError(f"{path}: the id {value!r} is not a whole number.")
-    return int(str(value))
+    if len(text.lstrip("-0")) > 8 or int(text) > _MAX_VALUE:
+        raise DataError(
+            f"{path}: the id {text[:40]} is none that a label map can hold, expected at most "
+            f"{_MAX_VALUE:,}."
+        )
+    return int(text)
 
 
 def _colour(value: object, path: Path) -> Colour | None:
@@ -265,7 +297,10 @@ def _colour(value: object, path: Path) -> Colour | None:
     if found := re.fullmatch(r"(?:#|0x)?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text):
         red, green, blue = (int(part, 16) for part in found.groups())
         return red, green, blue
-    parts = [int(part) for part in re.findall(r"\d+", text)]
-    if len(parts) != 3 or max(parts) > 255:
-        raise DataError(f"{path}: the colour {text!r} is none. Expected #rrggbb or red green blue.")
-    return parts[0], parts[1], parts[2]
+    parts = re.findall(r"\d+", text)
+    if len(parts) != 3 or max(map(len, parts)) > 9 or max(map(int, parts)) > 255:
+        raise DataError(
+            f"{path}: the colour {text[:40]!r} is none. Expected #rrggbb or red green blue."
+        )
+    red, green, blue = map(int, parts)
+    return red, green, blue

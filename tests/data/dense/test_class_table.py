@@ -18,6 +18,7 @@ def table(tmp_path: Path, name: str, text: str):
         ("a.csv", "\ufeffIdx,Ratio,Train,Val,Stuff,Name\n2,0.1,1,1,1,sky\n0,0.2,1,1,1,wall\n"),
         ("a.csv", "0,wall\n2,sky\n"),
         ("a.csv", "name;pixel_value\nwall;0\nsky;2\n"),
+        ("a.csv", 'id, name\n0, "wall"\n2, "sky"\n'),
         ("a.tsv", "id\tname\n0\twall\n2\tsky\n"),
         ("a.txt", "0 wall\n2 sky\n"),
         ("a.txt", "# comment\n0: wall\n\n2: sky\n"),
@@ -69,6 +70,13 @@ def test_names_alone_count_from_zero(tmp_path: Path) -> None:
         ("name,color\nwall,red\n", "the colour 'red'"),
         ("", "lists no class"),
         ("1,2,3\n", "cannot be understood"),
+        ("id,name\n99999999999999999999,wall\n", "none that a label map can hold"),
+        ("id,name\n16777216,wall\n", "none that a label map can hold"),
+        (f"id,name\n{'9' * 5000},wall\n", "none that a label map can hold"),
+        (f"name,color\nwall,{'9' * 5000} 1 2\n", "the colour '9{40}'"),
+        (f"id,name\n1,{'x' * 200_000}\n", "cannot be read as a table"),
+        ('id,name\n1,"wall\n2,sky\n', "cannot be read as a table .* Close each quote"),
+        ('id,name\n1,"wall\nred"\n', "cannot be printed"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, text: str, what: str) -> None:
@@ -82,6 +90,13 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_class_table(tmp_path / "a.csv")
     with pytest.raises(DataError, match="is no JSON"):
         table(tmp_path, "a.json", "{")
+    with pytest.raises(DataError, match="is no JSON .*too deeply"):
+        table(tmp_path, "a.json", "[" * 50_000)
+    with pytest.raises(DataError, match="is no JSON .*the key '1' is repeated"):
+        table(tmp_path, "a.json", '{"1": "wall", "1": "sky"}')
+    for name, text in (("a.json", '{"wall": 99999999999999999999}'), ("a.txt", f"{'9' * 5000} a")):
+        with pytest.raises(DataError, match="none that a label map can hold"):
+            table(tmp_path, name, text)
 
 
 def test_the_table_of_a_folder_is_found_and_two_are_not_chosen_from(tmp_path: Path) -> None:
