@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.dense.rle import Region, Rle, box_of, from_counts, is_whole
 from convnextv2.errors import DataError
 from convnextv2.text import brief, plain
+
+_WHOLE = re.compile(r"-?\d{1,1000}")
+"""A whole number. Python converts no text of more than 4,300 digits."""
 
 
 def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
@@ -130,9 +134,16 @@ def _classes(
     """
     try:
         categories = sorted(content["categories"], key=lambda each: _order(each["id"]))
-        names = {_key(each["id"]): _text(each["name"]).strip() for each in categories}
+        named = [(_key(each["id"]), _text(each["name"]).strip()) for each in categories]
     except (KeyError, TypeError):
         raise DataError(f"{path}: a category has no id or no name.") from None
+    names: dict[Any, str] = {}
+    for key, name in named:
+        if (other := names.setdefault(key, name)) != name:
+            raise DataError(
+                f"{path}: two categories have the id {plain(key)}, {plain(other)!r} and "
+                f"{plain(name)!r}, so it is unknown which one is meant. Give each an id of its own."
+            )
     if not names:
         raise DataError(f"{path}: declares no categories.")
     notes = []
@@ -194,7 +205,7 @@ def _add(
         crowd = _flag(record.get("iscrowd"))
         area = record.get("area")
         area = float(area) if area is not None and math.isfinite(float(area)) else None
-    except (TypeError, ValueError, KeyError, IndexError):
+    except (TypeError, ValueError, OverflowError, KeyError, IndexError):
         defects.add(Defect.MALFORMED, what)
         return
     if not is_wrong:
@@ -210,7 +221,8 @@ def _region(
         The region, and whether the object must be left out because its mask is damaged.
 
     Raises:
-        ValueError, TypeError, KeyError: It is neither a list of polygons nor a run-length code.
+        ValueError, TypeError, OverflowError, KeyError: It is neither a list of polygons nor a
+            run-length code.
     """
     if isinstance(segmentation, dict):
         height, width = (int(side) for side in segmentation["size"])
@@ -258,7 +270,7 @@ def _box(bbox: Any, region: Region) -> tuple[float, float, float, float]:
 def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
     try:
         height, width = int(record["height"]), int(record["width"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 
@@ -297,7 +309,7 @@ def _key(value: Any) -> Any:
     """
     text = str(value).strip()
     whole = text.removesuffix(".0")
-    return int(whole) if whole.lstrip("-").isdecimal() else text
+    return int(whole) if _WHOLE.fullmatch(whole) else text
 
 
 def _order(value: Any) -> tuple[bool, Any]:

@@ -7,6 +7,8 @@ from enum import Enum
 from convnextv2.text import plain
 
 _EXAMPLES = 3
+_LONGEST = 200
+"""Characters of an example that are shown."""
 
 
 class Defect(Enum):
@@ -43,6 +45,11 @@ class Defect(Enum):
         "outlines of fewer than 3 points",
         "left out; the box stays",
     )
+    FAR_OUTLINE = (
+        "outline that ends far outside of its image",
+        "outlines that end far outside of their images",
+        "left out; the box stays",
+    )
     WRONG_MASK = (
         "mask that does not fill the size of its image",
         "masks that do not fill the size of their images",
@@ -68,6 +75,16 @@ class Defect(Enum):
         "image whose name differs from the annotation in letter case or ending",
         "images whose names differ from the annotation in letter case or ending",
         "found nevertheless",
+    )
+    STALE_NAME = (
+        "file of annotations that names an image of another name than its own",
+        "files of annotations that name images of other names than their own",
+        "the image that is called like the file is taken",
+    )
+    SHARED_LABELS = (
+        "image with the text file of another one",
+        "images with the text files of others",
+        "each has the objects in that file",
     )
     DIFFICULT = (
         "object marked as difficult",
@@ -117,7 +134,7 @@ class Defects:
         for kind, count in self.counts.items():
             one, several, done = kind.value
             what = f"{count:,} {one if count == 1 else several}"
-            shown = [plain(each) for each in self._examples[kind][:_EXAMPLES]]
+            shown = [plain(each[:_LONGEST]) for each in self._examples[kind][:_EXAMPLES]]
             more = ["..."] * (len(self._examples[kind]) > _EXAMPLES)
             lines.append(f"{head}: {what}: {done} ({', '.join(shown + more)}).")
         return lines

@@ -28,6 +28,9 @@ _THREADS = 8
 """The number of file headers that are read at the same time, since the disk is the bottleneck."""
 _EDGE_PX = 1.0
 """A box may exceed its image by so much without a message, because of rounding in other tools."""
+_FAR = 10
+"""An outline may end this many times the longer side of its image away from the first pixel. To
+rasterise outlines takes time and memory in proportion to their lengths."""
 _MAX_WITHOUT_MASK = 0.1
 """The largest share of objects without a mask at which a data set is used with masks."""
 
@@ -200,7 +203,8 @@ def _absolute(each: RawObject, size: tuple[int, int]) -> RawObject:
     x0, y0, x1, y1 = each.box
     region = each.region
     if region is not None and not isinstance(region, Rle):
-        region = tuple(outline * (width, height) for outline in region)
+        with np.errstate(over="ignore"):  # what is too large is left out later
+            region = tuple(outline * (width, height) for outline in region)
     return each._replace(box=(x0 * width, y0 * height, x1 * width, y1 * height), region=region)
 
 
@@ -227,6 +231,10 @@ def _inside(
         if not area_of(each.region):
             defects.add(Defect.EMPTY_MASK, name)
             return None
+    elif each.region is not None:
+        near = tuple(each for each in each.region if np.abs(each).max() <= _FAR * max(size))
+        defects.add(Defect.FAR_OUTLINE, name, len(each.region) - len(near))
+        each = each._replace(region=near or None)
     over = max(-x0, -y0, x1 - width, y1 - height)
     defects.add(Defect.BEYOND, name, int(over > _EDGE_PX))
     # A box inside the image keeps its exact values, so that AP does not change.

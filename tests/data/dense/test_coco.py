@@ -212,3 +212,29 @@ def test_a_picture_may_have_another_ending_than_its_annotation(
     found = read(tmp_path, content)
     assert Path(found.images[0].path).name == "0.JPG"
     assert found.defects.counts == {Defect.OTHER_NAME: 1}
+
+
+def test_numbers_and_ids_of_any_size_are_defects(tmp_path: Path, content: dict) -> None:
+    one, huge = dict(content["annotations"][0]), 10**400
+    usable = read(tmp_path, content).images[0].objects
+    content["images"][0]["height"] = float("inf")  # JSON of Python may hold it
+    content["annotations"] += [
+        {**one, "area": huge},
+        {**one, "bbox": [huge, 0, 1, 1]},
+        {**one, "segmentation": [[huge, 0, 1, 1, 2, 2]]},
+        {**one, "segmentation": {"size": [float("inf"), 80], "counts": "abc"}},
+        {**one, "image_id": "--1"},
+        {**one, "image_id": "1" * 5000},
+    ]
+    found = read(tmp_path, content)
+    assert found.defects.counts == {Defect.MALFORMED: 4, Defect.MISSING_IMAGE: 2}
+    assert found.images[0].size is None and len(found.images[0].objects) == len(usable)
+    assert all(len(line) < 1000 for line in found.defects.lines("train"))
+
+
+def test_two_categories_of_one_id_are_refused(tmp_path: Path, content: dict) -> None:
+    content["categories"].append(dict(content["categories"][0]))  # the same twice does no harm
+    assert read(tmp_path, content).class_names == ("disc", "square")
+    content["categories"][-1]["name"] = "ring"
+    with pytest.raises(DataError, match="two categories have the id 3, 'disc' and 'ring', so"):
+        read(tmp_path, content)

@@ -209,3 +209,21 @@ def test_a_split_for_both_is_measured_as_it_is_trained_on_and_said(tmp_path: Pat
     assert list(training.names) == list(validation.names)
     assert list(validation_objects(recipe, training.class_names).names) == list(validation.names)
     assert any("says nothing about new images" in note for note in training.notes)
+
+
+@pytest.mark.parametrize("far", [1e9, -1e300, float("nan"), float("inf")])
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_outlines_that_would_take_for_ever_are_left_out(
+    tmp_path: Path, far: float, is_relative: bool
+) -> None:
+    scale = np.array((1, 1) if is_relative else (80, 60))
+    outline = np.array([[0.1, 0.1], [far, 0.1], [0.5, 0.5]]) * scale
+    near = np.array([[0.1, 0.1], [9.0, 0.1], [0.5, 0.5]]) * scale  # outside, and yet quickly drawn
+    box = tuple((np.array([[0.1, 0.1], [0.5, 0.5]]) * scale).ravel().tolist())
+    one, other = (RawObject(box, 0, region=region) for region in ((outline, near), (outline,)))
+    image = RawImage(picture(tmp_path), None, [one, other, *[one] * 9], is_relative=is_relative)
+    annotations = raw(image)
+    found = objects_of(scan_objects(annotations, "train"))[0]
+    assert np.allclose(found.regions[0], [[[8, 6], [720, 6], [40, 30]]])
+    assert np.ptp(found.regions[1][0], axis=0).tolist() == pytest.approx([32, 24])
+    assert annotations.defects.counts == {Defect.FAR_OUTLINE: 11, Defect.NO_MASK: 1}
