@@ -38,6 +38,7 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     defects = Defects()
     finder = ImageFinder(folders, defects)
     named: list[tuple[RawImage, list[tuple[str, RawObject]]]] = []
+    by_path: dict[str, list[tuple[str, RawObject]]] = {}
     found_images = total = 0
     for file in files:
         try:
@@ -45,17 +46,22 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
         except FileNotFoundError:
             defects.add(Defect.MISSING_IMAGE, f"{file.name}, which a list of images names")
             continue
-        except (OSError, ElementTree.ParseError, ValueError):
+        except (OSError, ElementTree.ParseError, ValueError, LookupError):  # no such encoding
             defects.add(Defect.MALFORMED, file.name)
             continue
-        path = _find(root, file, finder)
+        path = _find(root, file, finder, defects)
         if path is None:
             defects.add(Defect.NO_IMAGE, file.name)
             continue
         found_images += 1
-        image = RawImage(path, _stated_size(root))
         total += sum(1 for _ in root.iter("object"))
-        named.append((image, _objects(root, file.name, defects)))
+        objects = _objects(root, file.name, defects)
+        if path in by_path:
+            defects.add(Defect.TWICE, file.name)
+            by_path[path].extend(objects)
+            continue
+        by_path[path] = objects
+        named.append((RawImage(path, _stated_size(root)), objects))
     if files and defects.counts.get(Defect.MALFORMED, 0) == len(files) and not found_images:
         raise DataError(
             f"{where}: none of its {len(files):,} XML files can be read, such as {files[0].name}. "
@@ -74,10 +80,21 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     return RawAnnotations([image for image, _ in named], names, total, where, defects)
 
 
-def _find(root: ElementTree.Element, file: Path, finder: ImageFinder) -> str | None:
-    """Find the image of an XML file by the name in it, or else by the name of the file."""
+def _find(
+    root: ElementTree.Element, file: Path, finder: ImageFinder, defects: Defects
+) -> str | None:
+    """Find the image of an XML file by the name in it, or else by the name of the file.
+
+    If the two names are of different images, that of the file counts, as for other readers of this
+    format: tools that copy an image with its XML file leave the name in it as it was.
+    """
     stated = (root.findtext("filename") or "").strip()
     folder = (root.findtext("folder") or "").strip()
+    stem, ending = os.path.splitext(stated.replace("\\", "/").rpartition("/")[2])
+    if ending and stem.casefold() != file.stem.casefold():
+        if own := finder.find(f"{file.stem}{ending}"):
+            defects.add(Defect.STALE_NAME, file.name)
+            return own
     for name in filter(None, (stated, stated and folder and f"{folder}/{stated}")):
         if os.path.splitext(name)[1] and (path := finder.find(name)):
             return path
@@ -137,7 +154,7 @@ def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
     try:
         height = int(float(root.findtext("size/height") or ""))
         width = int(float(root.findtext("size/width") or ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 

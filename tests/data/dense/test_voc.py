@@ -118,3 +118,34 @@ def test_a_list_of_images_may_begin_with_a_mark_of_the_byte_order(tmp_path: Path
     (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
     found = listed_files(tmp_path / "train.txt", tmp_path)
     assert [file.name for file in found] == ["a.xml", "b.xml"]
+
+
+def test_a_name_that_was_copied_with_the_file_is_not_believed(tmp_path: Path) -> None:
+    write(tmp_path, "a", ("cat", (2, 2, 9, 9), ""))
+    write(tmp_path, "b", ("cat", (20, 2, 39, 9), ""))
+    (tmp_path / "b.xml").write_text((tmp_path / "b.xml").read_text().replace("b.png", "a.png"))
+    found = read(tmp_path)
+    boxes = {Path(image.path).name: [each.box for each in image.objects] for image in found.images}
+    assert boxes == {"a.png": [(1, 1, 9, 9)], "b.png": [(19, 1, 39, 9)]}
+    assert found.defects.counts == {Defect.STALE_NAME: 1}
+
+
+def test_two_files_of_one_image_give_it_the_objects_of_both(tmp_path: Path) -> None:
+    write(tmp_path, "a", ("cat", (2, 2, 9, 9), ""))
+    text = (tmp_path / "a.xml").read_text()
+    (tmp_path / "second.xml").write_text(text.replace("cat", "dog"))
+    found = read(tmp_path)
+    assert [[each.label for each in image.objects] for image in found.images] == [[0, 1]]
+    assert found.class_names == ("cat", "dog") and found.defects.counts == {Defect.TWICE: 1}
+
+
+def test_a_size_and_an_encoding_that_cannot_be_are_no_error(tmp_path: Path) -> None:
+    write(tmp_path, "a", ("cat", (2, 2, 9, 9), ""))
+    write(tmp_path, "b", ("cat", (2, 2, 9, 9), ""))
+    text = (tmp_path / "a.xml").read_text()
+    size = "<size><width>1e400</width><height>60</height></size>"
+    (tmp_path / "a.xml").write_text(text.replace("<object>", f"{size}<object>", 1))
+    (tmp_path / "b.xml").write_text(f'<?xml version="1.0" encoding="nothing"?>{text}')
+    found = read(tmp_path)
+    assert [image.size for image in found.images] == [None]
+    assert found.defects.counts == {Defect.MALFORMED: 1}
