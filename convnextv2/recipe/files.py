@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
                 )
                 for key, value in node.value
             ]
-            _check_sizes(entries)
+            check_size([part for key, value, _ in entries for part in (key, value)])
             return [(str(key), value, line) for key, value, line in entries]
         what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
         found = (
@@ -102,15 +102,15 @@ def _construct(loader: Any, node: yaml.Node) -> Any:
     return found
 
 
-def _check_sizes(entries: Iterable[tuple[Any, Any, int]]) -> None:
-    """Check that entries hold no more than `_MAX_VALUES` values.
+def check_size(values: Iterable[Any]) -> None:
+    """Check that what was read from YAML holds no more than `_MAX_VALUES` values.
 
     YAML's aliases let a few lines stand for more values than memory holds.
 
     Raises:
-        ValueError: They hold more.
+        ValueError: It holds more.
     """
-    rest, count = [part for key, value, _ in entries for part in (key, value)], 0
+    rest, count = list(values), 0
     while rest:
         value = rest.pop()
         count += 1

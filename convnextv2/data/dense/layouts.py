@@ -164,11 +164,11 @@ def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
     if root.is_file():
         return {}
     content: dict[str, Any] | None = None
-    entries: dict[str, Callable[[], list[str]]] = {}
+    entries: dict[str, Callable[[], yolo.Images]] = {}
     if found := yolo.find_yaml(root):
         file, content = found
         for name in ("train", "val", "valid", "test"):
-            if content.get(name):
+            if content.get(name) not in yolo.NOTHING:
                 entry = content[name]
                 entries[name] = partial(yolo.images_of, entry, file, content.get("path"))
         folder = file.parent
@@ -183,12 +183,12 @@ def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
 
 
 def _read_yolo(
-    images: Callable[[], list[str]], names: Callable[[], list[str] | None], where: str
+    images: Callable[[], yolo.Images], names: Callable[[], list[str] | None], where: str
 ) -> RawAnnotations:
     return read_yolo(images(), names(), where)
 
 
-def _yolo_folders(root: Path) -> dict[str, Callable[[], list[str]]]:
+def _yolo_folders(root: Path) -> dict[str, Callable[[], yolo.Images]]:
     """Find the images of each split in folders without a data.yaml."""
     images, labels = root / "images", root / "labels"
     if images.is_dir() and labels.is_dir():
@@ -196,7 +196,7 @@ def _yolo_folders(root: Path) -> dict[str, Callable[[], list[str]]]:
         if splits:
             return {name: partial(yolo.below, images / name) for name in splits}
         return {"": partial(yolo.below, images)} if _has(labels, ".txt") else {}
-    found: dict[str, Callable[[], list[str]]] = {}
+    found: dict[str, Callable[[], yolo.Images]] = {}
     for name, folder in visible_folders(root)[0].items():
         if (folder / "images").is_dir() and (folder / "labels").is_dir():
             found[name] = partial(yolo.below, folder / "images")

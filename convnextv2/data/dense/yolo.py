@@ -6,23 +6,28 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
+from convnextv2.data.dense.class_table import MAX_CLASSES
 from convnextv2.data.dense.defects import Defect, Defects
-from convnextv2.data.dense.image_finder import images_in
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
+from convnextv2.data.formats import SUFFIXES
+from convnextv2.data.listing import Walk
+from convnextv2.data.path_list import PathListBuilder
 from convnextv2.errors import DataError
+from convnextv2.recipe.files import check_size
 from convnextv2.text import plain
+
+NOTHING = (None, "", "null", "~")
+"""What stands in data.yaml for an entry that is left empty."""
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
-def read_yolo(
-    images: Sequence[str], class_names: Sequence[str] | None, where: str
-) -> RawAnnotations:
+def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> RawAnnotations:
     """Read the text files of images, which lie beside the images or in labels/ beside images/.
 
     A line has a class index and a box (centre, width and height), or a class index and the polygon
@@ -30,7 +35,7 @@ def read_yolo(
     one, has no objects.
 
     Args:
-        images: The paths of the images.
+        images: The images.
         class_names: The names of the classes; None if they are unknown.
         where: The name of all images together in messages.
 
@@ -40,14 +45,16 @@ def read_yolo(
     defects = Defects()
     raw, lines, files, highest = [], 0, 0, -1
     used: set[str] = set()
-    for path in images:
+    for path in images.paths:
         image = RawImage(path, None, is_relative=True)
         raw.append(image)
         label_file = next((file for file in _label_files(path) if os.path.isfile(file)), None)
         if label_file is None:
             continue
         files += 1
-        used.add(os.path.normpath(label_file))
+        label_file = os.path.normpath(label_file)
+        defects.add(Defect.SHARED_LABELS, os.path.basename(path), int(label_file in used))
+        used.add(label_file)
         for number, line in enumerate(_lines(label_file), start=1):
             lines += 1
             at = f"{os.path.basename(label_file)}, line {number}"
@@ -59,10 +66,10 @@ def read_yolo(
                 defects.add(Defect.UNKNOWN_CLASS, at)
             else:
                 image.objects.append(found)
-    if images and not files:
+    if images.paths and not files:
         raise DataError(
-            f"{where}: none of its {len(images):,} images has a text file of labels, such as "
-            f"{_label_files(images[0])[0]}."
+            f"{where}: none of its {len(images.paths):,} images has a text file of labels, such as "
+            f"{_label_files(images.paths[0])[0]}."
         )
     for folder in dict.fromkeys(os.path.dirname(file) for file in used):
         for name in sorted(os.listdir(folder)):
@@ -75,10 +82,10 @@ def read_yolo(
             "Expected a class number, and a box (centre, width, height) or an outline as shares of "
             "the image's width and height."
         )
-    notes: tuple[str, ...] = ()
+    notes = images.notes
     if class_names is None:
         class_names = [str(i) for i in range(highest + 1)]
-        notes = (f"{where}: no data.yaml or classes.txt names the classes; they get numbers.",)
+        notes += (f"{where}: no data.yaml or classes.txt names the classes; they get numbers.",)
     return RawAnnotations(raw, tuple(class_names), lines, where, defects, notes)
 
 
@@ -107,18 +114,21 @@ def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
             )
         return names
     count = str(content.get("nc", "")) if content else ""
-    return [str(i) for i in range(int(count))] if count.isdecimal() else None
+    if not count.isdecimal():
+        return None
+    if len(count.lstrip("0")) > 5 or int(count) > MAX_CLASSES:
+        raise DataError(
+            f"{root}: data.yaml has nc: {count[:40]}, expected at most {MAX_CLASSES:,} classes."
+        )
+    return [str(i) for i in range(int(count))]
 
 
 def _stated_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
     names = content.get("names") if content else None
+    if isinstance(names, str) and names in NOTHING:
+        names = None
     if isinstance(names, dict):
-        try:
-            last = max(int(key) for key in names) + 1
-            numbered = {int(key): name for key, name in names.items()}
-        except ValueError:
-            raise DataError(f"{root}: the names in data.yaml are not numbered.") from None
-        names = [numbered.get(i, str(i)) for i in range(last)]
+        names = _numbered(names, root)
     if isinstance(names, list):
         return ["" if name is None else str(name).strip() for name in names]
     if names is not None:
@@ -131,20 +141,42 @@ def _stated_names(root: Path, content: dict[str, Any] | None) -> list[str] | Non
     return None
 
 
+def _numbered(names: dict[Any, Any], root: Path) -> list[Any]:
+    """Return the names of numbered classes in their order; a class without a name is its number.
+
+    Raises:
+        DataError: A key is not the number of a class, or two keys are the same number.
+    """
+    numbered: dict[int, Any] = {}
+    for key, name in names.items():
+        text = str(key)
+        if not text.isdecimal() or len(text) > 9 or int(text) >= MAX_CLASSES:
+            raise DataError(
+                f"{root}: the names in data.yaml are not numbered from 0: found "
+                f"{plain(text)[:40]}, expected whole numbers below {MAX_CLASSES:,}."
+            )
+        if int(text) in numbered:
+            raise DataError(f"{root}: data.yaml names the class {int(text)} twice. Remove one.")
+        numbered[int(text)] = name
+    return [numbered.get(i, str(i)) for i in range(max(numbered, default=-1) + 1)]
+
+
 def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
     """Find the YAML file of a data set for YOLO.
 
     Returns:
-        The file and its content; None if no YAML file in the folder has both train and names (or
-        nc).
+        The file and its content, in which every value is text as it is written; None if no YAML
+        file in the folder has both train and names (or nc).
 
     Raises:
         DataError: data.yaml cannot be read.
     """
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=_is_not_data):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace"))
-        except (OSError, yaml.YAMLError) as error:
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            content = yaml.load(text, Loader=yaml.BaseLoader)  # a class may be called no, or 01
+            check_size([content])
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             if path.stem == "data":
                 raise DataError(
                     f"{path}: cannot be read as YAML ({plain(error)[:200]}). Mend the file."
@@ -155,7 +187,19 @@ def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def images_of(entry: Any, file: Path, root: Any) -> list[str]:
+class Images(NamedTuple):
+    """The images of a split.
+
+    Attributes:
+        paths: Their paths.
+        notes: Messages to the user.
+    """
+
+    paths: list[str]
+    notes: tuple[str, ...] = ()
+
+
+def images_of(entry: Any, file: Path, root: Any) -> Images:
     """List the images of an entry in data.yaml.
 
     Args:
@@ -164,28 +208,38 @@ def images_of(entry: Any, file: Path, root: Any) -> list[str]:
         root: The entry `path` in data.yaml; None without one.
 
     Raises:
-        DataError: There is no such folder or file.
+        DataError: There is no such folder or file, or it is an image.
     """
     found: list[str] = []
+    notes: tuple[str, ...] = ()
     for each in entry if isinstance(entry, list) else [entry]:
         place = _place(str(each), file, root)
         if place.is_dir():
-            found += below(place)
+            inner = below(place)
+            found += inner.paths
+            notes += inner.notes
+        elif place.suffix.lower() in SUFFIXES:
+            raise DataError(
+                f"{file}: names {plain(each)}, which is an image. Expected a folder, or a text "
+                "file that lists images."
+            )
         else:
             lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             for line in filter(None, map(str.strip, lines)):
                 listed = Path(line)
                 found.append(str(listed if listed.is_absolute() else place.parent / listed))
-    return found
+    return Images(found, notes)
 
 
-def below(folder: Path) -> list[str]:
-    """List all images in a folder and the folders below it, sorted by path."""
-    return sorted(
-        path
-        for inner, _, _ in os.walk(folder, followlinks=True)
-        for path in images_in(inner).values()
-    )
+def below(folder: Path) -> Images:
+    """List all images in a folder and the folders below it, sorted by path.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    walk, builder = Walk(SUFFIXES), PathListBuilder()
+    walk.add_images(folder, builder)
+    return Images(sorted(builder.build()), walk.notes(folder))
 
 
 def _place(entry: str, file: Path, root: Any) -> Path:
@@ -232,7 +286,8 @@ def _object(line: str, at: str, defects: Defects) -> RawObject | None:
     try:
         values = [float(part) for part in line.split()]
         label = int(values[0])
-        if label != values[0] or label < 0 or not all(map(math.isfinite, values)):
+        is_class = label == values[0] and 0 <= label < MAX_CLASSES
+        if not is_class or not all(map(math.isfinite, values)):
             raise ValueError
     except (ValueError, IndexError, OverflowError):
         defects.add(Defect.MALFORMED, at)

@@ -5,11 +5,20 @@ import pytest
 from shapes import draw_shapes, write_yolo, yolo_line
 
 from convnextv2.data.dense.defects import Defect
-from convnextv2.data.dense.yolo import below, find_yaml, images_of, read_names, read_yolo
+from convnextv2.data.dense.layouts import find_layout
+from convnextv2.data.dense.scan import scan_objects
+from convnextv2.data.dense.yolo import (
+    Images,
+    below,
+    find_yaml,
+    images_of,
+    read_names,
+    read_yolo,
+)
 from convnextv2.errors import DataError
 
 
-def write(folder: Path, **labels: str) -> list[str]:
+def write(folder: Path, **labels: str) -> Images:
     """Write images/NAME.png and labels/NAME.txt."""
     (folder / "labels").mkdir(parents=True, exist_ok=True)
     for name, text in labels.items():
@@ -81,19 +90,22 @@ def test_data_yaml_in_its_forms(tmp_path: Path) -> None:
     assert found is not None
     file, content = found
     assert read_names(tmp_path, content) == ["disc", "square"]
-    assert len(images_of(content["train"], file, content["path"])) == 4
+    assert len(images_of(content["train"], file, content["path"]).paths) == 4
     assert read_names(tmp_path, {"names": ["a", "b"]}) == ["a", "b"]
     assert read_names(tmp_path, {"nc": 2}) == ["0", "1"]
     assert read_names(tmp_path, {"names": {0: "a", 2: "c"}}) == ["a", "1", "c"]
     with pytest.raises(DataError, match="neither a list"):
         read_names(tmp_path, {"names": "a"})
     # Exports of Roboflow stand in the folder but write ../train; a list of files will do, too.
-    assert len(images_of("../images/train", file, None)) == 4
+    assert len(images_of("../images/train", file, None).paths) == 4
     (tmp_path / "train.txt").write_text("./images/train/0.png\nimages/train/1.png\n")
-    assert [Path(path).name for path in images_of("train.txt", file, None)] == ["0.png", "1.png"]
-    assert len(images_of(["images/train", "images/val"], file, None)) == 6
+    listed = images_of("train.txt", file, None).paths
+    assert [Path(path).name for path in listed] == ["0.png", "1.png"]
+    assert len(images_of(["images/train", "images/val"], file, None).paths) == 6
     with pytest.raises(DataError, match="names images/lost, which is not there"):
         images_of("images/lost", file, None)
+    with pytest.raises(DataError, match=r"names images/train/0\.png, which is an image"):
+        images_of("images/train/0.png", file, None)
 
 
 def test_a_mark_of_the_byte_order_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
@@ -117,6 +129,12 @@ def test_a_mark_of_the_byte_order_and_line_ends_of_windows_do_no_harm(tmp_path: 
         (["a", "b\n"], None),
         (["a\x07"], r"calls a class 'a\\x07'"),
         ([], "names no class"),
+        ({}, "names no class"),
+        ({None: "a"}, "not numbered from 0: found None"),
+        ({-1: "a", 0: "b"}, "not numbered from 0: found -1"),
+        ({0.5: "a", 0: "b"}, r"not numbered from 0: found 0\.5"),
+        ({0: "a", "0": "b"}, "names the class 0 twice"),
+        ({0: "a", 10**12: "b"}, "expected whole numbers below 32,767"),
     ],
 )
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, names, says) -> None:
@@ -134,3 +152,61 @@ def test_a_damaged_data_yaml_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").rename(tmp_path / "other.yaml")
     assert find_yaml(tmp_path) is None
     assert read_names(tmp_path, {"nc": "2"}) == ["0", "1"]
+
+
+@pytest.mark.parametrize("nc", [10**12, "9" * 5000, 32_768])
+def test_more_classes_than_can_be_learned_are_refused(tmp_path: Path, nc) -> None:
+    with pytest.raises(DataError, match="expected at most 32,767 classes"):
+        read_names(tmp_path, {"nc": nc})
+
+
+def test_a_class_number_that_cannot_be_one_takes_no_memory(tmp_path: Path) -> None:
+    images = write(tmp_path, a="999999999999 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n")
+    found = read_yolo(images, None, "here")
+    assert found.class_names == ("0", "1") and found.defects.counts == {Defect.MALFORMED: 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: {[a]: b}\n",
+        "names: " + "[" * 3000,
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{b}: &{b} [{f'*{a}, ' * 10}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
+        )
+        + "names: *g\n",
+    ],
+)
+def test_yaml_that_no_list_of_classes_needs_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: images\n{text}")
+    with pytest.raises(DataError, match=r"data\.yaml: cannot be read as YAML"):
+        find_yaml(tmp_path)
+
+
+def test_every_image_is_used_once_whatever_lies_beside_it(tmp_path: Path) -> None:
+    line = "0 0.5 0.5 0.2 0.2\n"
+    write(tmp_path, a=line, A=line + line)
+    folder = tmp_path / "images"
+    draw_shapes(folder / "a.bmp", 0)
+    draw_shapes(folder / "@eaDir" / "a.png", 0)
+    draw_shapes(folder / ".thumbs" / "a.png", 0)
+    (folder / "again").symlink_to(folder)
+    found = read_yolo(below(folder), ["cat"], "here")
+    names = [Path(image.path).name for image in found.images]
+    assert names == ["A.png", "a.bmp", "a.png"]
+    assert [len(image.objects) for image in found.images] == [2, 1, 1]
+    assert found.defects.counts == {Defect.SHARED_LABELS: 1}
+    notes = scan_objects(found, "train").notes
+    assert any("passed over folders of the system (@eaDir)" in note for note in notes)
+    assert any("passed over 1 path to what links have listed already" in note for note in notes)
+
+
+@pytest.mark.parametrize("written", ["[no, 01, 2020-13-45]", "{0: no, 1: 01, 2: 2020-13-45}"])
+def test_classes_are_called_as_they_are_written(tmp_path: Path, written: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: images\nval: null\nnames: {written}\n")
+    found = find_yaml(tmp_path)
+    assert found is not None
+    assert read_names(tmp_path, found[1]) == ["no", "01", "2020-13-45"]
+    assert list(find_layout(tmp_path).splits) == ["train"]
+    assert read_names(tmp_path, {"names": "", "nc": "2"}) == ["0", "1"]
