@@ -168,8 +168,8 @@ def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
     if found := yolo.find_yaml(root):
         file, content = found
         for name in ("train", "val", "valid", "test"):
-            if content.get(name) not in yolo.NOTHING:
-                entry = content[name]
+            entry = content.get(name)
+            if entry and entry not in yolo.NOTHING:
                 entries[name] = partial(yolo.images_of, entry, file, content.get("path"))
         folder = file.parent
     else:

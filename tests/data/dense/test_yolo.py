@@ -202,9 +202,10 @@ def test_every_image_is_used_once_whatever_lies_beside_it(tmp_path: Path) -> Non
     assert any("passed over 1 path to what links have listed already" in note for note in notes)
 
 
+@pytest.mark.parametrize("nothing", ["", "null", "[]"])
 @pytest.mark.parametrize("written", ["[no, 01, 2020-13-45]", "{0: no, 1: 01, 2: 2020-13-45}"])
-def test_classes_are_called_as_they_are_written(tmp_path: Path, written: str) -> None:
-    (tmp_path / "data.yaml").write_text(f"train: images\nval: null\nnames: {written}\n")
+def test_classes_are_called_as_they_are_written(tmp_path: Path, written: str, nothing: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: images\nval: {nothing}\nnames: {written}\n")
     found = find_yaml(tmp_path)
     assert found is not None
     assert read_names(tmp_path, found[1]) == ["no", "01", "2020-13-45"]
