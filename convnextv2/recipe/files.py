@@ -23,8 +23,23 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _MAX_VALUES = 1_000_000
 
 # The classes written in C are ten times as fast, and every wheel of PyYAML has them.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader: Any = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _number(loader: Any, node: yaml.ScalarNode) -> Any:
+    """Construct a number; 010 and 1:30 remain text, which knobs read as on the command line.
+
+    YAML 1.1 takes them for octal 8 and for 90, in base 60.
+    """
+    if ":" in node.value or re.fullmatch(r"[-+]?0[0-7_]+", node.value):
+        return node.value
+    is_whole = node.tag.endswith(":int")
+    return (loader.construct_yaml_int if is_whole else loader.construct_yaml_float)(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 
 
 def read_yaml(path: Path) -> list[tuple[str, Any, int]]:

@@ -456,6 +456,15 @@ def test_class_weights_are_a_word_or_a_table(given, expected, tmp_path):
     assert read_recipe({}, config=file)[0] == recipe
 
 
+def test_numbers_in_a_recipe_are_those_of_the_command_line(recipe_file):
+    text = "epochs: 010\nimage_size: [0032, 064]\nlr: 1:30\nseed: 0x10\nmixup: 0\n"
+    lines = lines_of({}, config=recipe_file(text))
+    assert any("lr = 1:30: expected a number" in line for line in lines)
+    recipe, _ = read_recipe({}, config=recipe_file(text.replace("1:30", "1e-3")))
+    assert (recipe.epochs, recipe.image_size, recipe.lr) == (10, (32, 64), 1e-3)
+    assert (recipe.seed, recipe.mixup) == (16, 0)
+
+
 def test_names_of_classes_in_a_recipe_are_texts(recipe_file):
     file = recipe_file(
         "class_weights: {01: 2, 1: 3, 1.0: 4, 1.00: 5, 1_0: 6, 0x10: 7, no: 8, ~: 9, 2024-01-01: 2}"
