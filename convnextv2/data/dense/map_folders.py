@@ -117,20 +117,25 @@ def pair(folders: Folders) -> Pairs:
         raise DataError(f"{folders.images}: holds no image.")
     if not len(maps):
         raise DataError(f"{folders.maps}: holds no label map. Expected PNG files.")
-    by_stem = _by_stem(maps, folders.maps)
-    stems = [_stem(path, folders.images) for path in images]
-    match, how = _match(stems, by_stem)
+    exact = _by_stem(maps, folders.maps)
+    names = [_stem(path, folders.images) for path in images]
+    stems = [name.casefold() for name in names]
+    match, how = _match(stems, {name.casefold(): path for name, path in exact.items()})
     if not match:
         raise DataError(
             f"{folders.maps}: no label map has the name of an image ({Path(maps[0]).name}, and "
             f"{Path(images[0]).name}). Expected the same names, with any ending."
         )
     chosen = [i for i, stem in enumerate(stems) if stem in match]
-    used = [match[stems[i]] for i in chosen]
-    spare = len(maps) - len(set(used))
-    notes += ((how,) if how else ()) + (
-        (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",) if spare else ()
-    )
+    used = [exact.get(names[i], match[stems[i]]) for i in chosen]
+    spare, shared = len(maps) - len(set(used)), len(used) - len(set(used))
+    if how:
+        notes += (how,)
+    if spare:
+        notes += (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",)
+    if shared:
+        what = counted(shared, "image(s) with the label map of another image")
+        notes += (f"{folders.images}: {what}, since their names differ in ending or case only.",)
     missing = tuple(images[i] for i, stem in enumerate(stems) if stem not in match)
     return Pairs(images.take(chosen), PathList.of(used), missing, spare, notes)
 
@@ -218,7 +223,7 @@ def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[PathList, tuple[str
 
 
 def _stem(path: str, folder: Path) -> str:
-    return os.path.splitext(os.path.relpath(path, folder))[0].casefold()
+    return os.path.splitext(os.path.relpath(path, folder))[0]
 
 
 def _by_stem(maps: Iterable[str], folder: Path) -> dict[str, str]:

@@ -100,3 +100,20 @@ def test_folders_of_other_files_do_not_count_as_maps(tmp_path: Path) -> None:
     """Pascal VOC has such a folder: its Annotations are XML."""
     touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml")
     assert find_folders(tmp_path)["train"].maps.name == "SegmentationClass"
+
+
+def test_letter_case_decides_where_several_names_fit(tmp_path: Path) -> None:
+    touch(tmp_path, "images/A.jpg", "images/a.jpg", "masks/A.png", "masks/a.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in made.maps] == ["A.png", "a.png"]
+    assert made.spare == 0 and made.notes == ()
+
+
+def test_images_that_share_a_label_map_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/a.png", "images/B.jpg", "masks/a.png", "masks/b.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in made.maps] == ["b.png", "a.png", "a.png"]
+    assert made.notes == (
+        f"{tmp_path / 'images'}: 1 image with the label map of another image, since their names "
+        "differ in ending or case only.",
+    )
