@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ SET = "set"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 _MAX_VALUES = 1_000_000
+_TOO_MANY = f"it holds more than {_MAX_VALUES:,} values"
 
 # The classes written in C are ten times as fast, and every wheel of PyYAML has them.
 _Loader: Any = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
@@ -61,6 +63,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
             node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
             return []
+        _check_nodes(node)
         if isinstance(node, yaml.MappingNode):
             entries = [
                 (
@@ -70,7 +73,6 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
                 )
                 for key, value in node.value
             ]
-            check_size([part for key, value, _ in entries for part in (key, value)])
             return [(str(key), value, line) for key, value, line in entries]
         what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
         found = (
@@ -117,6 +119,31 @@ def _construct(loader: Any, node: yaml.Node) -> Any:
     return found
 
 
+def _check_nodes(root: yaml.Node) -> None:
+    """Check that a document holds no more than `_MAX_VALUES` values, before any is constructed.
+
+    YAML's aliases and merge keys let a few lines stand for more values than memory holds.
+
+    Raises:
+        ValueError: It holds more.
+    """
+    counts: dict[yaml.Node, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if node not in counts:
+            counts[node] = 1  # in a cycle, which the constructor refuses
+            parts: Iterable[yaml.Node] = ()
+            if isinstance(node, yaml.MappingNode):
+                parts = itertools.chain.from_iterable(node.value)
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            counts[node] = 1 + sum(map(count, parts))
+        return counts[node]
+
+    if count(root) > _MAX_VALUES:
+        raise ValueError(_TOO_MANY)
+
+
 def check_size(values: Iterable[Any]) -> None:
     """Check that what was read from YAML holds no more than `_MAX_VALUES` values.
 
@@ -134,7 +161,7 @@ def check_size(values: Iterable[Any]) -> None:
         elif isinstance(value, list | tuple | set):
             rest += value
         if count + len(rest) > _MAX_VALUES:
-            raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
+            raise ValueError(_TOO_MANY)
 
 
 def _shipped() -> Path:

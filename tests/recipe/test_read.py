@@ -346,6 +346,13 @@ def test_aliases_that_stand_for_millions_of_values_are_refused_at_once(key, reci
     assert "holds more than 1,000,000 values" in lines_of({}, config=config)[1]
 
 
+def test_merges_that_stand_for_millions_of_values_are_refused_at_once(recipe_file):
+    lines = ["x0: &a0 {k: 1}"]
+    lines += [f"x{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 60)]
+    config = recipe_file("\n".join(lines))
+    assert "holds more than 1,000,000 values" in lines_of({}, config=config)[1]
+
+
 def test_a_name_that_no_file_can_have_is_no_recipe():
     for name in ("x" * 300, "a\0b"):
         assert "neither a file nor a recipe of this package" in lines_of({}, config=name)[0]
