@@ -1810,7 +1810,7 @@ def inspect(
 ) -> Weights:
     """Print a description of weights of any known format.
 
-    The lines name the file, its size, the network, the preparation of images, further content and
+    The lines name the file, its size, the network, the preprocessing of images, further content and
     the licence.
 
     Args:

@@ -55,7 +55,7 @@ class Preparation(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The sizes, the crop and the normalisation of the preparation."""
+        """The sizes, the crop and the normalisation of the preprocessing."""
 
     @property
     def image_size(self) -> tuple[int, int]:

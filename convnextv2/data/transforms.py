@@ -126,7 +126,7 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The preparation of an image for evaluation. It has no random choices.
+    """The preprocessing of an image for evaluation. It has no random choices.
 
     Args:
         preprocessing: The sizes, the crop and the interpolation.
@@ -369,7 +369,7 @@ def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> t
 
 
 def build_preprocessing(recipe: Recipe) -> Preprocessing:
-    """Build the recipe's preparation of evaluation images."""
+    """Build the recipe's preprocessing of evaluation images."""
     full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
     mean = per_channel(recipe.mean, recipe.in_channels)
     std = per_channel(recipe.std, recipe.in_channels, "std")

@@ -215,7 +215,7 @@ class Artifact:
 
     @property
     def transform(self) -> EvalTransform:
-        """The preparation of its images."""
+        """The preprocessing of its images."""
         return EvalTransform(Preprocessing.read(self.card.preprocessing))
 
     @property

@@ -121,7 +121,7 @@ class Served:
 
     @property
     def transform(self) -> Transform:
-        """The preparation of its images."""
+        """The preprocessing of its images."""
         return (self.scorer or self.dense or self.pretrained).transform
 
     @property

@@ -15,7 +15,7 @@ from convnextv2.weights.opened import Weights
 
 @dataclass(frozen=True, eq=False)
 class WholeImages:
-    """The preparation of images that are resized as a whole, and not cropped.
+    """The preprocessing of images that are resized as a whole, and not cropped.
 
     Attributes:
         preprocessing: How images are prepared.

@@ -21,7 +21,7 @@ from convnextv2.weights.opened import OURS, Weights, open_weights
 def inspect(options: InspectOptions) -> Weights:
     """Print a description of weights of any known format.
 
-    The lines name the file, its size, the network, the preparation of images, further content and
+    The lines name the file, its size, the network, the preprocessing of images, further content and
     the licence.
 
     Returns:

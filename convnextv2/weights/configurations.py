@@ -21,17 +21,17 @@ def configuration(
     model: ConvNeXtV2, description: Description, target: str, licence: str
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each JSON file beside model.safetensors in a Hub folder, by name."""
-    preparation = description.preprocessing
+    preprocessing = description.preprocessing
     library, first = library_of(target), is_version_1(target)
     if library == "timm":
         return {"config.json": _timm_configuration(model, description, licence, first=first)}
     names = description.class_names or [f"LABEL_{i}" for i in range(model.num_classes or 0)]
     if library == "transformers":
         return _transformers_configuration(
-            model, distinct(names), preparation, description.kind, first=first
+            model, distinct(names), preprocessing, description.kind, first=first
         )
     if library == "dinov3":
-        return _dinov3_configuration(model, preparation)
+        return _dinov3_configuration(model, preprocessing)
     # The official code and mmpretrain take these as arguments of their classes.
     arguments = {
         "depths": list(model.depths),
@@ -44,11 +44,11 @@ def configuration(
         "num_classes": model.num_classes or 0,
         "labels": names,
     }
-    return {"config.json": content | {"preprocessing": preparation}}
+    return {"config.json": content | {"preprocessing": preprocessing}}
 
 
 def _transformers_configuration(
-    model: ConvNeXtV2, names: list[str], preparation: dict[str, Any], kind: str, *, first: bool
+    model: ConvNeXtV2, names: list[str], preprocessing: dict[str, Any], kind: str, *, first: bool
 ) -> dict[str, dict[str, Any]]:
     """Return config.json and preprocessor_config.json as transformers reads them."""
     version = "ConvNext" if first else "ConvNextV2"
@@ -66,7 +66,7 @@ def _transformers_configuration(
         "layer_norm_eps": model.arguments["norm_eps"],
         "initializer_range": 0.02,
         "drop_path_rate": 0.0,
-        "image_size": preparation["image_size"][0],
+        "image_size": preprocessing["image_size"][0],
         "torch_dtype": "float32",
     }
     if names:
@@ -77,20 +77,20 @@ def _transformers_configuration(
     processor = {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": preparation["image_size"][0]},
-        "crop_pct": preparation["crop_pct"],
-        "resample": RESAMPLE[preparation["interpolation"]],
+        "size": {"shortest_edge": preprocessing["image_size"][0]},
+        "crop_pct": preprocessing["crop_pct"],
+        "resample": RESAMPLE[preprocessing["interpolation"]],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": preparation["mean"],
-        "image_std": preparation["std"],
+        "image_mean": preprocessing["mean"],
+        "image_std": preprocessing["std"],
     }
     return {"config.json": config, "preprocessor_config.json": processor}
 
 
 def _dinov3_configuration(
-    model: ConvNeXtV2, preparation: dict[str, Any]
+    model: ConvNeXtV2, preprocessing: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Return config.json as transformers reads it for DINOv3's ConvNeXt."""
     config = {
@@ -101,7 +101,7 @@ def _dinov3_configuration(
         "num_channels": model.in_channels,
         "hidden_act": "gelu_pytorch_tanh" if model.arguments["gelu"] == "tanh" else "gelu",
         "layer_norm_eps": model.arguments["norm_eps"],
-        "image_size": preparation["image_size"][0],
+        "image_size": preprocessing["image_size"][0],
         "torch_dtype": "float32",
     }
     return {"config.json": config}
@@ -119,11 +119,11 @@ def _timm_configuration(
     model: ConvNeXtV2, description: Description, licence: str, *, first: bool
 ) -> dict[str, Any]:
     """Return config.json as timm reads it."""
-    name, preparation = description.model, description.preprocessing
+    name, preprocessing = description.model, description.preprocessing
     architecture = _timm_name(model, name, first=first)
     labels = description.class_names
-    height, width = preparation["image_size"]
-    warped = Preprocessing.read(preparation).warps
+    height, width = preprocessing["image_size"]
+    warped = Preprocessing.read(preprocessing).warps
     arguments: dict[str, Any] = {}
     same_size = architecture.partition("_")[2] == name.removeprefix("convnextv2_")
     if not same_size or SIZES[name] != (model.depths, model.dims):
@@ -147,11 +147,11 @@ def _timm_configuration(
             "custom_load": False,
             "input_size": [model.in_channels, height, width],
             "fixed_input_size": False,
-            "interpolation": TIMM_NAMES[preparation["interpolation"]],
-            "crop_pct": 1.0 if warped else preparation["crop_pct"],
+            "interpolation": TIMM_NAMES[preprocessing["interpolation"]],
+            "crop_pct": 1.0 if warped else preprocessing["crop_pct"],
             "crop_mode": "squash" if warped else "center",
-            "mean": preparation["mean"],
-            "std": preparation["std"],
+            "mean": preprocessing["mean"],
+            "std": preprocessing["std"],
             "num_classes": model.num_classes or 0,
             "pool_size": [height // model.total_stride, width // model.total_stride],
             "first_conv": "stem.0",

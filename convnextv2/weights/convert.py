@@ -165,8 +165,8 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     fixed = fixed_by(model, target, is_file=is_file)
     if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
-    preparation: dict[str, Any] = _IMAGENET | description.preprocessing
-    lines += _preprocessing_lines(preparation, target, is_file=is_file)
+    preprocessing: dict[str, Any] = _IMAGENET | description.preprocessing
+    lines += _preprocessing_lines(preprocessing, target, is_file=is_file)
     lines += _check_drift(model, fixed, target, allow_drift) + _block_lines(model, target)
     name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
     try:
@@ -180,11 +180,11 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         write_foreign_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
             lines.append(
-                "Class names and the preparation of images are not part of this file; a folder has "
-                "them."
+                "Class names and the preprocessing of images are not part of this file; a folder "
+                "has them."
             )
         return lines
-    written = replace(description, model=name, preprocessing=preparation)
+    written = replace(description, model=name, preprocessing=preprocessing)
     write_foreign_folder(out, model, written, tensors, target, _provenance(weights))
     return lines + _label_lines(description, target)
 
@@ -305,21 +305,21 @@ def _check_stem(stride: int, target: str) -> None:
 
 
 def _preprocessing_lines(
-    preparation: Mapping[str, Any], target: str, *, is_file: bool
+    preprocessing: Mapping[str, Any], target: str, *, is_file: bool
 ) -> list[str]:
     """Return lines about the ways in which the target prepares images differently."""
     library, lines = library_of(target), []
     if library not in ("timm", "transformers"):
         return []
-    if preparation.get("value_range"):
-        low, high = preparation["value_range"]
+    if preprocessing.get("value_range"):
+        low, high = preprocessing["value_range"]
         lines.append(
             f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
             "to 255 before."
         )
     if is_file:  # a file does not state how images are prepared
         return lines
-    how = Preprocessing.read(preparation)
+    how = Preprocessing.read(preprocessing)
     size = how.image_size
     if library == "transformers":
         if size[0] != size[1]:

@@ -26,8 +26,8 @@ from convnextv2.weights.timm_config import (
     timm_arguments,
     timm_eps,
     timm_notes,
-    timm_preparation,
     timm_preprocessing,
+    timm_pretrained_cfg,
 )
 from convnextv2.weights.transformers_config import SEVERAL_LABELS, transformers_notes
 
@@ -165,7 +165,7 @@ def is_projection(container: Container) -> bool:
     Args:
         container: The folder with its configuration.
     """
-    tag = str((timm_preparation(container) or {}).get("tag", ""))
+    tag = str((timm_pretrained_cfg(container) or {}).get("tag", ""))
     return tag.startswith("clip_") and "_ft_" not in tag
 
 
@@ -255,7 +255,7 @@ def _preprocessing(
     folder = container.files[0].parent
     found: dict[str, Any] = {**usual, "channels": channels}
     notes: list[str] = []
-    timm, own = timm_preparation(container), container.config.get("preprocessing")
+    timm, own = timm_pretrained_cfg(container), container.config.get("preprocessing")
     try:
         if isinstance(timm, dict) and library_of(key) == "timm":
             found, notes = timm_preprocessing(timm, found)

@@ -76,7 +76,7 @@ def write_foreign_folder(
     Args:
         out: The folder, which exists.
         model: The model.
-        description: Its description, with the preparation of its images.
+        description: Its description, with the preprocessing of its images.
         tensors: The tensors by the library's names.
         target: The format, a key of `FORMATS`.
         provenance: Where they come from, by the names in `containers.PROVENANCE`.

@@ -33,7 +33,7 @@ _TIMM_IDLE = """
 """
 """Arguments that have no effect on a trained network."""
 _TIMM_UNDERSTOOD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
-TIMM_PREPARATION = frozenset(
+TIMM_PREPROCESSING = frozenset(
     """
     input_size interpolation crop_pct crop_mode mean std url file state_dict hf_hub_id
     hf_hub_filename source architecture tag custom_load test_input_size test_crop_pct
@@ -90,13 +90,13 @@ def timm_notes(container: Container) -> list[str]:
     return [
         f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
         "left out."
-        for name, value in (timm_preparation(container) or {}).items()
-        if (name not in TIMM_PREPARATION or name == "label_offset")
+        for name, value in (timm_pretrained_cfg(container) or {}).items()
+        if (name not in TIMM_PREPROCESSING or name == "label_offset")
         and value not in (None, False, 0, "")
     ]
 
 
-def timm_preparation(container: Container) -> Mapping[str, Any] | None:
+def timm_pretrained_cfg(container: Container) -> Mapping[str, Any] | None:
     """Return timm's pretrained_cfg, which is the whole of an old configuration."""
     config = container.config
     whole = config if "architecture" in config and "input_size" in config else None

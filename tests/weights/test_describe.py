@@ -115,7 +115,7 @@ def test_timms_squash_where_we_crop_is_announced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["official", "mmpretrain"])
-def test_folders_of_formats_without_a_config_keep_names_and_preparation(
+def test_folders_of_formats_without_a_config_keep_names_and_preprocessing(
     target: str, tmp_path: Path
 ) -> None:
     weights = save(random_model(), tmp_path / "ours", class_names=["a", "b", "c", "d", "e"])
@@ -183,11 +183,11 @@ def test_every_argument_of_timms_model_is_told_apart() -> None:
     """
     import inspect
 
-    from convnextv2.weights.timm_config import _TIMM_BUILT, _TIMM_UNDERSTOOD, TIMM_PREPARATION
+    from convnextv2.weights.timm_config import _TIMM_BUILT, _TIMM_UNDERSTOOD, TIMM_PREPROCESSING
 
     arguments = set(inspect.signature(timm.models.convnext.ConvNeXt.__init__).parameters) - {"self"}
     assert arguments <= _TIMM_UNDERSTOOD | _TIMM_BUILT.keys()
-    assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= TIMM_PREPARATION
+    assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= TIMM_PREPROCESSING
 
 
 def test_every_setting_of_transformers_is_told_apart() -> None:

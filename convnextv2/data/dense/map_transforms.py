@@ -101,7 +101,7 @@ class MapTrainTransform:
 
 @dataclass(frozen=True)
 class MapEvalTransform:
-    """The preparation of whole images for evaluation: resized, never cropped.
+    """The preprocessing of whole images for evaluation: resized, never cropped.
 
     Args:
         preprocessing: The resized image covers its `image_size`. Its crop has no effect.

@@ -103,7 +103,7 @@ class ObjectTrainTransform:
 
 @dataclass(frozen=True)
 class ObjectEvalTransform:
-    """The preparation of whole images for evaluation: resized, never cropped.
+    """The preprocessing of whole images for evaluation: resized, never cropped.
 
     Args:
         preprocessing: Its `image_size` is the largest short side and the largest long side of the

@@ -23,7 +23,7 @@ from convnextv2.data.manifest.sheet import LIST
 from convnextv2.errors import DataError
 
 LabelKind = Literal["auto", "single", "multi"]
-"""How many labels an image has: one ("single"), any number ("multi"), or detected ("auto")."""
+"""The kind of labels: one for each image ("single"), any number ("multi"), or detected ("auto")."""
 
 _SURE = "|;"
 """Separators that are rare in names. Others need more evidence, or the user's choice."""

@@ -95,7 +95,7 @@ def write_card(facts: CardFacts) -> str:
         *_uses(facts),
         *_measured(facts),
         "## How images are prepared",
-        _preparation(facts.preprocessing),
+        _preprocessing(facts.preprocessing),
         "## Licence and origin",
         *_licence(facts),
     ]
@@ -204,7 +204,7 @@ def _measured(facts: CardFacts) -> list[str]:
     ]
 
 
-def _preparation(how: Preprocessing) -> str:
+def _preprocessing(how: Preprocessing) -> str:
     height, width = how.image_size
     if how.warps:
         shape = f"Images are resized to {height} x {width} px as a whole ({how.interpolation})."

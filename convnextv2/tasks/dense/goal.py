@@ -72,7 +72,7 @@ class Goal(Protocol):
         """Build the augmentation of training images."""
 
     def eval_transform(self, preprocessing: Preprocessing) -> Preparation:
-        """Build the preparation of evaluation images."""
+        """Build the preprocessing of evaluation images."""
 
     def collate(self, targets: Sequence[Any], /) -> Any:
         """Join the targets of a batch, of which there may be none."""

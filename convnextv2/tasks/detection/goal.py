@@ -89,7 +89,7 @@ class BoxesAndMasks:
         return build_object_train_transform(recipe, masks=masks)
 
     def eval_transform(self, preprocessing: Preprocessing) -> ObjectEvalTransform:
-        """Build the preparation of evaluation images."""
+        """Build the preprocessing of evaluation images."""
         return ObjectEvalTransform(preprocessing)
 
     def loss(

@@ -75,7 +75,7 @@ class PixelClasses:
         return build_map_train_transform(recipe)
 
     def eval_transform(self, preprocessing: Preprocessing) -> MapEvalTransform:
-        """Build the preparation of evaluation images."""
+        """Build the preprocessing of evaluation images."""
         return MapEvalTransform(preprocessing)
 
     def loss(
