@@ -178,7 +178,7 @@ def balance_line(balance: Balance, class_names: Sequence[str]) -> str:
         return f"{found} Done about it: {balance.done}."
     return (
         f"{found} Nothing is done about it; --prior balanced can do so after training, "
-        f"--logit_adjustment 1 or --sampling sqrt during it ({GUIDE})."
+        f"--sampling sqrt or --logit_adjustment 1 during it ({GUIDE})."
     )
 
 
