@@ -1,3 +1,5 @@
+"""Recipes from YAML, the command line and Python, and the mistakes in them."""
+
 from pathlib import Path
 from typing import get_args
 
@@ -5,10 +7,10 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from refusals import lines_of
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe import files
-from convnextv2.recipe.files import dump_recipe, find_recipe, list_recipes
+from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import read_value
@@ -20,25 +22,6 @@ TEXT = [
     if str in (field.annotation, *get_args(field.annotation))
 ]
 NOT_TEXT = [name for name in KNOBS if name not in TEXT]
-
-
-@pytest.fixture
-def recipe_file(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
-def lines_of(*arguments, **keywords):
-    with pytest.raises(RecipeError) as caught:
-        read_recipe(*arguments, **keywords)
-    return str(caught.value).splitlines()
-
-
-# --- precedence and names -------------------------------------------------------------------------
 
 
 def test_command_line_beats_yaml_beats_default(recipe_file):
@@ -292,139 +275,6 @@ def test_the_recipe_of_a_run_is_not_told_again(recipe_file):
 # --- files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n"])
-def test_an_empty_file_has_no_keys(recipe_file, text):
-    assert read_recipe({}, config=recipe_file(text)) == (Recipe(), [])
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("lr: 1\nmixup: 0\nlr: 2\n", "lr = 2: given twice (line 1 and line 3). Keep one."),
-        (
-            "lr: 1\n\nlr : 1 : 2\n",
-            "line 3: this is not valid YAML: mapping values are not allowed here.",
-        ),
-        ("# list\n- lr\n", "line 2: expected lines of the form 'key: value', found a list."),
-        ("just words\n", "line 1: expected lines of the form 'key: value', found something else."),
-        ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
-        ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
-        ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
-        ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings lie in each other"),
-        ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0 and <= 1,000,"),
-        ("1: 2\n", "1 = 2: unknown key."),
-    ],
-)
-def test_what_is_no_recipe_is_refused_with_its_line(recipe_file, text, told):
-    lines = lines_of({}, config=recipe_file(text))
-    assert lines[0] == "mine.yaml has 1 error:" and lines[1].startswith(f"  {told}")
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "photo.yaml").write_bytes(b"\xff\xd8\xff\xe0")
-    assert "cannot be read as YAML" in lines_of({}, config=tmp_path / "photo.yaml")[1]
-
-
-def test_text_in_another_encoding_is_refused_with_the_remedy(tmp_path):
-    (tmp_path / "mine.yaml").write_bytes("out: für\n".encode("latin-1"))
-    assert (
-        "byte 7 is not UTF-8. Save the file as text in UTF-8."
-        in lines_of({}, config=tmp_path / "mine.yaml")[1]
-    )
-
-
-def test_lists_that_lie_too_deeply_are_refused(recipe_file):
-    config = recipe_file(f"betas: {'[' * 3000}{']' * 3000}\n")
-    assert "lie in each other too deeply" in lines_of({}, config=config)[1]
-
-
-@pytest.mark.parametrize("key", ["loss", "unknown"])
-def test_aliases_that_stand_for_millions_of_values_are_refused_at_once(key, recipe_file):
-    lines = ["x0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    lines += [f"x{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    config = recipe_file("\n".join([*lines, f"{key}: *a8"]))
-    assert "holds more than 1,000,000 values" in lines_of({}, config=config)[1]
-
-
-def test_merges_that_stand_for_millions_of_values_are_refused_at_once(recipe_file):
-    lines = ["x0: &a0 {k: 1}"]
-    lines += [f"x{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 60)]
-    config = recipe_file("\n".join(lines))
-    assert "holds more than 1,000,000 values" in lines_of({}, config=config)[1]
-
-
-def test_a_name_that_no_file_can_have_is_no_recipe():
-    for name in ("x" * 300, "a\0b"):
-        assert "neither a file nor a recipe of this package" in lines_of({}, config=name)[0]
-
-
-def test_a_path_goes_before_a_shipped_recipe_and_names_need_no_suffix(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shipped = find_recipe("convnextv2/convnextv2_tiny_ascend")
-    for name in (
-        "convnextv2_tiny_ascend",
-        "convnextv2_tiny_ascend.yaml",
-        "configs/convnextv2/convnextv2_tiny_ascend.yaml",
-    ):
-        assert find_recipe(name) == shipped
-    Path("convnextv2_tiny_ascend.yaml").write_text("lr: 1\n")
-    assert find_recipe("convnextv2_tiny_ascend.yaml") == Path("convnextv2_tiny_ascend.yaml")
-
-
-def test_recipes_inside_the_installed_package_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_PACKAGE", tmp_path / "convnextv2")
-    (tmp_path / "convnextv2/configs/sub").mkdir(parents=True)
-    (tmp_path / "convnextv2/configs/sub/one.yaml").write_text("# The first.\n# More.\nlr: 2\n")
-    (tmp_path / "convnextv2/configs/two.yaml").write_text("lr: 3\n")
-    assert list_recipes() == [("sub/one", "The first."), ("two", "")]
-    assert read_recipe({}, config="one")[0].lr == 2
-
-
-def test_a_missing_recipe_names_the_nearest(tmp_path):
-    with pytest.raises(
-        RecipeError,
-        match="config = convnextv2_tiny_ascent: neither .* Did you mean .*convnextv2_tiny_ascend",
-    ):
-        find_recipe("convnextv2_tiny_ascent")
-    with pytest.raises(RecipeError, match="a folder"):
-        find_recipe(tmp_path)
-
-
-@pytest.mark.parametrize("name", [name for name, _ in list_recipes()])
-def test_every_shipped_recipe_reads_and_says_what_it_is(name):
-    read_recipe({}, config=name)
-    assert dict(list_recipes())[name]
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe(),
-        Recipe(
-            lr=1e-7,
-            out="a: b #c",
-            init="none of these",
-            data_dir="2024",
-            erase_value=(0.0, 1.5, -2.0),
-            image_size=(96, 64),
-        ),
-        Recipe(
-            model="custom",
-            depths=(1, 1, 2, 1),
-            dims=(8, 16, 32, 64),
-            workers=0,
-            color_jitter=(0.4, 0.3, 0.2, 0.1),
-            distribute=True,
-        ),
-    ],
-)
-def test_a_dumped_recipe_reads_back_equal(recipe, recipe_file):
-    text = dump_recipe(recipe)
-    read, _ = read_recipe({}, config=recipe_file(text))
-    assert read == recipe and read.model_fields_set == recipe.model_fields_set
-    assert [line.split(":")[0] for line in text.splitlines()] == [*KNOBS, "set"]
-
-
 def test_knobs_that_a_verb_does_not_use_are_mistakes() -> None:
     uses = ("device", "batch_size")
     recipe, _ = read_recipe({"batch_size": "8"}, verb="predict", uses=uses)
@@ -445,24 +295,6 @@ def test_a_list_of_what_was_set_that_no_run_writes_is_refused(value, recipe_file
     assert lines[0] == "mine.yaml has 1 error:" and "expected a list of knobs" in lines[1]
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("balanced", "balanced"),
-        ("None", "none"),
-        ("cat=2, big dog=0.5", {"cat": 2.0, "big dog": 0.5}),
-        ("a=b=3", {"a=b": 3.0}),
-        ({0: 2, "cat": "1e-1"}, {"0": 2.0, "cat": 0.1}),
-    ],
-)
-def test_class_weights_are_a_word_or_a_table(given, expected, tmp_path):
-    recipe, notes = read_recipe({"class_weights": given})
-    assert recipe.class_weights == expected and notes == []
-    file = tmp_path / "recipe.yaml"
-    file.write_text(dump_recipe(recipe))
-    assert read_recipe({}, config=file)[0] == recipe
-
-
 def test_numbers_in_a_recipe_are_those_of_the_command_line(recipe_file):
     text = "epochs: 010\nimage_size: [0032, 064]\nlr: 1:30\nseed: 0x10\nmixup: 0\n"
     lines = lines_of({}, config=recipe_file(text))
@@ -470,62 +302,3 @@ def test_numbers_in_a_recipe_are_those_of_the_command_line(recipe_file):
     recipe, _ = read_recipe({}, config=recipe_file(text.replace("1:30", "1e-3")))
     assert (recipe.epochs, recipe.image_size, recipe.lr) == (10, (32, 64), 1e-3)
     assert (recipe.seed, recipe.mixup) == (16, 0)
-
-
-def test_names_of_classes_in_a_recipe_are_texts(recipe_file):
-    file = recipe_file(
-        "class_weights: {01: 2, 1: 3, 1.0: 4, 1.00: 5, 1_0: 6, 0x10: 7, no: 8, ~: 9, 2024-01-01: 2}"
-    )
-    names = ["01", "1", "1.0", "1.00", "1_0", "0x10", "no", "~", "2024-01-01"]
-    recipe, notes = read_recipe({}, config=file)
-    assert list(recipe.class_weights) == names and notes == []
-    again = recipe_file(dump_recipe(recipe))
-    assert read_recipe({}, config=again)[0] == recipe
-
-
-def test_a_class_that_is_given_twice_in_a_recipe_is_refused(recipe_file):
-    lines = lines_of({}, config=recipe_file("lr: 1\nclass_weights:\n  cat: 2\n  'cat': 3\n"))
-    assert "line 4: cat is given twice" in lines[1]
-    lines = lines_of({}, config=recipe_file("class_weights: {[cat]: 2}\n"))
-    assert "line 1: expected a name with a number" in lines[1]
-
-
-def test_a_table_of_class_weights_may_be_merged_from_another(recipe_file):
-    entry = "class_weights:\n  <<: &usual {1: 2, 2: 2}\n  2: 3\n"
-    recipe, _ = read_recipe({}, config=recipe_file(entry))
-    assert recipe.class_weights == {"1": 2.0, "2": 3.0}
-
-
-@pytest.mark.parametrize("given", ["cat", "cat=", "cat=1,cat=2", "cat=x", {}, {"a": None}, 3])
-def test_a_table_of_class_weights_that_cannot_be_read_is_refused(given):
-    (line,) = lines_of({"class_weights": given})
-    assert "expected one of none, balanced, effective, or names with numbers such as" in line
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"sampling": 1.5}, "sampling = 1.5: expected natural, balanced, sqrt, or a number from 0"),
-        ({"sampling": "sqrt", "shuffle": False}, "Set shuffle = True."),
-        ({"class_weights": "a=0"}, "class_weights = a=0: expected numbers > 0."),
-        ({"class_weights": "balanced", "loss": "asl_multi_label"}, "Use loss = ce or bce"),
-        ({"class_weights": "balanced", "sampling": 0.5}, "correct twice. Keep one."),
-        ({"class_weights": "balanced", "logit_adjustment": 1}, "correct twice. Keep one."),
-        ({"logit_adjustment": 1, "loss": "bce"}, "Use loss = ce, or sampling instead."),
-        ({"logit_adjustment": 1, "sampling": 0}, "Use sampling = natural or sqrt with it."),
-    ],
-    ids=str,
-)
-def test_corrections_that_do_not_go_together_are_refused(given, told):
-    (line,) = lines_of(given)
-    assert told in line
-
-
-def test_corrections_that_go_together_are_taken():
-    for knobs in (
-        {"class_weights": "effective", "loss": "bce", "class_weights_beta": 0.9},
-        {"logit_adjustment": 1, "sampling": "sqrt"},
-        {"sampling": "balanced", "loss": "asl_single_label"},
-        {"class_weights": "balanced", "sampling": 1, "mixup": 0.8},
-    ):
-        assert read_recipe(knobs)[1] == []

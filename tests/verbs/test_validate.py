@@ -67,6 +67,8 @@ def test_several_sizes_are_measured_in_one_command(
     assert found["intervals"]["top1"][0] <= found["top1"] <= found["intervals"]["top1"][1]
     with pytest.raises(RecipeError, match="not 8"):
         validate(weights, data_dir=pictures, sizes=(8,), workers=0)
+    with pytest.raises(RecipeError, match="sizes = 10+: expected"):
+        validate(weights, data_dir=pictures, sizes=(10**30,), workers=0)
 
 
 def test_several_right_answers(

@@ -22,7 +22,7 @@ from convnextv2.recipe.files import check_size
 from convnextv2.text import plain
 
 NOTHING = (None, "", "null", "~")
-"""What stands in data.yaml for an entry that is left empty."""
+"""The values of an entry in data.yaml that is left empty."""
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
