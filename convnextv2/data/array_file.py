@@ -8,6 +8,7 @@ large file takes no longer, and all processes on one machine share one copy.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -24,6 +25,9 @@ from convnextv2.files import sync_folder
 _MARK = b"CNXARRY1"
 _ALIGNED = 64
 _MAX_HEADER = 2**30
+_LARGE = 2**30
+"""Files of more bytes than this are read without reading ahead. Entries are read in random order,
+and a disk may read ahead by megabytes for each."""
 
 
 class ArrayFileWriter:
@@ -133,18 +137,17 @@ def open_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         if start[: len(_MARK)] != _MARK or length > _MAX_HEADER:
             raise ValueError("is not a file of arrays")
         text = file.read(length)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if len(mapped) > _LARGE and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
     header = json.loads(text)
     if len(text) < length or not isinstance(header, dict):
         raise ValueError("is cut short")
-    size, first = path.stat().st_size, len(_MARK) + 8 + length
+    first = len(_MARK) + 8 + length
     arrays: dict[str, NDArray[Any]] = {}
     for name, (kind, position, count) in header.pop("arrays").items():
         dtype = np.dtype(kind)
-        if first + position + count * dtype.itemsize > size:
+        if min(position, count) < 0 or first + position + count * dtype.itemsize > len(mapped):
             raise ValueError("is cut short")
-        arrays[name] = (
-            np.memmap(path, dtype, "r", offset=first + position, shape=(count,))
-            if count
-            else np.empty(0, dtype)
-        )
+        arrays[name] = np.frombuffer(mapped, dtype, count, first + position)
     return header, arrays
