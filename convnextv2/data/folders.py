@@ -197,7 +197,7 @@ def _check_splits_inside(root: Path, walk: Walk) -> None:
             found = ", ".join(f"{where}/{name}" for kind, name in inside.items() if kind)
             train = inside.get("train", "train")
             raise NoClassFoldersError(
-                f"{root}: the splits lie inside of the classes ({found}). Expected "
+                f"{root}: the splits lie inside the classes ({found}). Expected "
                 f"{root}/{train}/CLASS/IMAGE, or a table with a column split."
             )
 

@@ -326,7 +326,7 @@ def _usual(root: Path, names: list[str], kind: Kind, given: str | None) -> Path 
 def _announce(
     root: Path, outer: Path, training: Path, validation: Path | None, left: tuple[str, ...]
 ) -> str:
-    where = f"{root} (inside of {outer})" if root != outer else str(root)
+    where = f"{root} (inside {outer})" if root != outer else str(root)
     line = f"{where}: {name_below(root, training)}/ is for training"
     line += f", {name_below(root, validation)}/ for validation" if validation else ""
     return line + (f"; not used: {_listed(list(left))}." if left else ".")

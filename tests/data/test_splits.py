@@ -79,7 +79,7 @@ def test_splits_that_an_archive_has_wrapped_are_found(tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog") and len(source) == 6 and held is None
     inner = root / "archive" / "shoes"
     assert source.notes[0] == (
-        f"{inner} (inside of {root}): Training/ is for training; not used: Testing/."
+        f"{inner} (inside {root}): Training/ is for training; not used: Testing/."
     )
     assert "so nothing is validated. Use --val_split Testing" in source.notes[-1]
     with_test = find_sources(Recipe(data_dir=str(root), val_split="Testing"), labelled=True)[1]
@@ -128,7 +128,7 @@ def test_splits_inside_of_the_classes_are_an_error(tmp_path: Path) -> None:
         *(f"{name}/{split}/0.jpg" for name in ("cat", "dog") for split in ("train", "test")),
     )
     message = error(root)
-    assert "the splits lie inside of the classes (cat/test, cat/train)" in message
+    assert "the splits lie inside the classes (cat/test, cat/train)" in message
     assert "column split" in message
 
 
@@ -186,13 +186,13 @@ def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> Non
     for labelled in (True, False):
         assert f"{root}/train: holds val/, which looks like a split" in error(root, labelled)
     deeper = touch(tmp_path / "deeper", "cat/train/0.jpg", "cat/test/1.jpg", "dog/train/0.jpg")
-    assert "the splits lie inside of the classes (cat/test, cat/train)" in error(
+    assert "the splits lie inside the classes (cat/test, cat/train)" in error(
         deeper, labelled=False
     )
     only = touch(tmp_path / "only", "cat/0.jpg", "cat/Test/1.jpg", "dog/0.jpg")
-    assert "the splits lie inside of the classes (cat/Test)" in error(only)
+    assert "the splits lie inside the classes (cat/Test)" in error(only)
     few = touch(tmp_path / "few", "cat/0.jpg", "cat/1.jpg", "dog/train/0.jpg", "dog/test/1.jpg")
-    assert "the splits lie inside of the classes (dog/test, dog/train)" in error(few)
+    assert "the splits lie inside the classes (dog/test, dog/train)" in error(few)
 
 
 def test_classes_below_a_split_are_to_be_moved_up(tmp_path: Path) -> None:
