@@ -11,10 +11,11 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,30 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be made.
     """
-    temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same number
-    temporary.mkdir(mode=0o700)
+    while True:
+        temporary = _temporary(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same number
+        try:
+            temporary.mkdir(mode=0o700)
+            break
+        except FileExistsError:  # of another user, who had the same number
+            continue
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def system_scratch(name: str) -> AbstractContextManager[Path]:
+    """Make a folder among the temporary files of the system, as `scratch_folder` does.
+
+    Args:
+        name: What it is for, which becomes a part of its name.
+
+    Returns:
+        A context manager that yields the folder and removes it at the end.
+    """
+    return scratch_folder(Path(tempfile.gettempdir()) / f"convnextv2-{name}")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -3,17 +3,20 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
+import convnextv2
 from convnextv2.files import (
     UniqueNames,
     name_after,
     replacing,
     sha256_of,
+    system_scratch,
     temporary_folders,
     write_text,
 )
@@ -114,6 +117,47 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_
     write_text(tmp_path / "b.txt", "b")
     kept = {names[1], names[2], names[4], "b.txt", folders[1]}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_what_a_killed_process_left_among_the_temporary_files_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal; from convnextv2.files import system_scratch as make\n"
+        "with make('plan') as folder:\n"
+        "    (folder / 'big').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)})
+    [left] = tmp_path.iterdir()
+    assert "convnextv2-plan" in left.name and (left / "big").exists()
+    with system_scratch("push") as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_that_another_user_left_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with system_scratch("plan") as first:
+        number = int(first.name.split("-")[-1].removesuffix(".tmp"))
+    taken = tmp_path / first.name.replace(f"-{number}.tmp", f"-{number + 1}.tmp")
+    taken.symlink_to(tmp_path)  # which is not removed either
+    with system_scratch("plan") as second:
+        assert second.is_dir() and second != taken
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_every_temporary_folder_is_one_that_is_removed_after_a_kill() -> None:
+    package = Path(convnextv2.__file__).parent
+    makers = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "TemporaryDirectory" in path.read_text(encoding="utf-8")
+    ]
+    assert makers == []
 
 
 def test_files_named_after_others_have_names_of_their_own() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from convnextv2.deploy.formats import check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
 from convnextv2.errors import DeviceError
+from convnextv2.files import system_scratch
 from convnextv2.model.convnext import ConvNeXtV2
 
 _FORMATS = {"aoti": "aoti", "onnxruntime": "onnx", "openvino": "openvino"}
@@ -69,8 +68,8 @@ def _exported(
         )
     precision = str(dtype).removeprefix("torch.")
     chosen = check_format(name, precision, to_write=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / chosen.file
+    with system_scratch("export") as folder:
+        path = folder / chosen.file
         graph = Graph(copy.deepcopy(model), "classifier").eval()
         chosen.write(graph, images.contiguous(), path, precision, False)
         runner = chosen.open(read_files(path.parent), precision, torch.get_num_threads())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from convnextv2.evaluation.prior import image_shares, meaning, use_prior
 from convnextv2.evaluation.thresholds import calibrated_thresholds
+from convnextv2.files import system_scratch
 from convnextv2.find import find_weights, open_run_weights, recipe_of, run_of
 from convnextv2.inference.scorer import check_own_prior
 from convnextv2.model.convnext import ConvNeXtV2
@@ -102,8 +102,8 @@ def export(options: ExportOptions) -> Path:
     check_outside_data(folder, None if is_own else recipe, recipe_of(weights))
     if layout != "folder":
         check_layout(layout, options.format, root, name)
-        with tempfile.TemporaryDirectory() as temporary:
-            artifact = _export(options, recipe, weights, Path(temporary) / "artifact")
+        with system_scratch("export") as temporary:
+            artifact = _export(options, recipe, weights, temporary / "artifact")
             return _lay_out(artifact, layout, root, name)
     artifact = _export(options, recipe, weights, folder)
     print(f"Artifact: {artifact.path}")

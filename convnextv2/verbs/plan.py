@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from convnextv2.device import choose_device
 from convnextv2.distributed import Place
 from convnextv2.durations import read_duration
 from convnextv2.errors import DataError, RecipeError
+from convnextv2.files import system_scratch
 from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
@@ -125,8 +124,8 @@ def _measure(
     Returns:
         What they left behind, and the recipe with what the run found out for itself.
     """
-    with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
-        out = Path(folder) / "run"
+    with system_scratch("plan") as folder:
+        out = folder / "run"
         first = run_first_steps(
             verb, options.config, options.knob_values, out, seconds=options.probe_seconds,
             prefetched=prefetched,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import convnextv2
@@ -15,6 +14,7 @@ from convnextv2.deploy.hub.folder import WrittenFolder, read_facts, write_folder
 from convnextv2.deploy.hub.licence import is_known, licence_id
 from convnextv2.deploy.hub.upload import Uploader, check_repository
 from convnextv2.errors import CheckpointError, MissingPackageError, RecipeError
+from convnextv2.files import system_scratch
 from convnextv2.find import find_weights, open_run_weights, recipe_of
 from convnextv2.lock import building
 from convnextv2.recipe.options import takes
@@ -55,8 +55,8 @@ def push(options: PushOptions) -> str:
     for line in opened.lines():
         print(line)
     out = Path(options.out) if options.out else None
-    with building(out) if out else tempfile.TemporaryDirectory(prefix="push-") as temporary:
-        place = Path(temporary) / "repository"
+    with building(out) if out else system_scratch("push") as temporary:
+        place = temporary / "repository"
         folder = _write(options, opened, place)
         for line in folder.lines:
             print(plain(line))

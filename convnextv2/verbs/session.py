@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -18,6 +17,7 @@ from convnextv2.data.output_path import check_outside_data
 from convnextv2.distributed import Place, joined, leave
 from convnextv2.ending import unwinding
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
+from convnextv2.files import system_scratch
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
 from convnextv2.places import check_place
@@ -110,8 +110,8 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
             "show_images and resume: a picture shows the first images of a new run. Leave resume "
             "out."
         )
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "run"
+    with system_scratch("images") as folder:
+        path = folder / "run"
         path.mkdir()
         recipe = asked.model_copy(update={"out": str(path), "resume": False})
         recipe, way = decide(recipe, path)
