@@ -10,7 +10,7 @@ import torch
 
 from convnextv2.auditing.images import Images
 from convnextv2.data.dense.label_maps import IGNORED
-from convnextv2.data.dense.layouts import find_layout
+from convnextv2.data.dense.layouts import Layout, find_layout
 from convnextv2.data.dense.map_folders import Folders, Pairs, find_folders, pair
 from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.dense.objects import objects_of
@@ -25,8 +25,13 @@ from convnextv2.text import counted
 
 
 def with_objects(root: Path, recipe: Recipe) -> Images:
-    """Read the images of a data set with objects."""
+    """Read the images of a data set with objects.
+
+    Raises:
+        DataError: There are none, or a split that is asked for is not there.
+    """
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
+    _check_asked(layout, root, recipe)
     sources, defects = {}, []
     for split, read in layout.splits.items():
         raw = read()
@@ -45,7 +50,7 @@ def with_objects(root: Path, recipe: Recipe) -> Images:
             classes = objects_of(source).classes_of(index)
             np.add.at(amounts[at], moved[classes] if len(classes) else classes, 1)
             at += 1
-    return Images(
+    images = Images(
         "detection",
         root,
         tuple(name for source in sources.values() for name in source.names),
@@ -58,6 +63,36 @@ def with_objects(root: Path, recipe: Recipe) -> Images:
         notes=tuple(line for source in sources.values() for line in source.notes),
         defects=tuple(defects),
     )
+    return replace(images, notes=(*images.notes, *_unused(images)))
+
+
+def _check_asked(layout: Layout, root: Path, recipe: Recipe) -> None:
+    train_split, val_split = asked_splits(recipe)
+    asked: tuple[tuple[str, str | None, Kind], ...] = (
+        ("train_split", train_split, "train"),
+        ("val_split", val_split, "validation"),
+    )
+    for knob, name, kind in asked:
+        if name is not None and layout.choose(name, kind) is None:
+            there = ", ".join(filter(None, layout.splits)) or "no splits"
+            raise DataError(
+                f"{knob} = {name}: {root} has {there}. Training on objects takes one split by its "
+                "name."
+            )
+
+
+def _unused(images: Images) -> list[str]:
+    """Say which splits training would not take, since their names do not tell their use."""
+    used = {name for name in images.uses() if name is not None}
+    rest = [
+        split for split in images.split_names if images.kind_of(split) is None and split not in used
+    ]
+    if not any(rest) or images.uses()[0] is None:
+        return []
+    return [
+        f"Training on objects takes one split, so {', '.join(rest)} would be used for nothing. "
+        "Join annotations of several splits in one file to train on all of them."
+    ]
 
 
 def with_maps(root: Path, recipe: Recipe) -> Images:

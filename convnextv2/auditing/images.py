@@ -74,7 +74,8 @@ class Images:
         """Return the names of the splits for training and for validation; None for the usual names.
 
         Without a split for training, those of no kind are for training. If none is for validation
-        either, the last of them is, as the folds of a cross-validation are used.
+        either, the last of them is, as the folds of a cross-validation are used. Training on
+        objects takes one split, so the first of them is for training there.
         """
         splits = [split for split in self.split_names if split]
         train_split, val_split = self.asked
@@ -83,7 +84,8 @@ class Images:
             rest = [each for each in splits if self.kind_of(each) is None and each != val_split]
             if val_split is None and "validation" not in kinds and len(rest) > 1:
                 val_split = rest.pop()
-            train_split = ",".join(rest or splits[:1])
+            rest = rest or splits[:1]
+            train_split = ",".join(rest[:1] if self.task == "detection" else rest)
         return train_split, val_split
 
     def training_splits(self) -> frozenset[str]:
@@ -91,7 +93,10 @@ class Images:
         asked = self.asked[0]
         if asked not in (None, HERE):
             return self._meant(asked)
-        others = self._meant(self.uses()[1])
+        train_split, val_split = self.uses()
+        if self.task == "detection" and train_split is not None:
+            return self._meant(train_split)
+        others = self._meant(val_split)
         return frozenset(
             split
             for split in self.split_names

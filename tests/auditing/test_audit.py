@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
 from convnextv2.verbs import audit as verb
 
 
@@ -190,6 +192,30 @@ def test_boxes_are_counted_and_written_as_coco(tmp_path: Path) -> None:
     mine = training.annotation([Path(name).name for name in training.names].index("1.png"))
     assert np.allclose(mine.boxes, whole.annotation(index).boxes)
     assert mine.labels.tolist() == whole.annotation(index).labels.tolist()
+
+
+def test_training_takes_the_splits_of_objects_that_an_audit_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "coco"
+    drawn = [draw_shapes(root / "images" / f"{i}.png", i) for i in range(6)]
+    for number, split in enumerate(("a", "b", "c")):
+        part = coco_json(drawn[2 * number : 2 * number + 2])
+        (root / f"instances_{split}.json").write_text(json.dumps(part))
+    report = convnextv2.audit(root, out=tmp_path / "out")
+    assert report.images.training_splits() == {"a"}
+    assert "so b would be used for nothing" in capsys.readouterr().out
+    words = shlex.split(report.corrected.options)
+    knobs = {name.lstrip("-"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    training, validation = find_object_sources(
+        read_recipe({"data_dir": str(report.corrected.path), **knobs})[0]
+    )
+    assert validation is not None
+    assert [Path(name).name for name in training.names] == ["0.png", "1.png"]
+    assert [Path(name).name for name in validation.names] == ["4.png", "5.png"]
+    for asked in ("a,b", "d"):
+        with pytest.raises(DataError, match=rf"train_split = {asked}: .* has a, b, c\."):
+            convnextv2.audit(root, out=tmp_path / "again", train_split=asked)
 
 
 def test_places_that_would_do_harm_are_refused(photos: Path, tmp_path: Path) -> None:
