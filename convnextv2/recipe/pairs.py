@@ -5,6 +5,7 @@ Each mistake is one line that starts with the knob it belongs to and ends with t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -166,7 +167,10 @@ def _time_mistakes(recipe: Recipe) -> Iterator[str]:
     try:
         read_duration(recipe.time)
     except ValueError:
-        yield f"time = {recipe.time!r}: expected a duration such as 30m, 1h30m or 2d."
+        yield (
+            f"time = {recipe.time!r}: expected a duration such as 30m, 1h30m or 2d."
+            f"{_with_letters(recipe.time)}"
+        )
     if recipe.schedule != "cosine":
         yield (
             f"time = {recipe.time}: the learning rate falls along a cosine then. Set schedule = "
@@ -177,6 +181,19 @@ def _time_mistakes(recipe: Recipe) -> Iterator[str]:
             f"time = {recipe.time}: MindCV's files state the whole schedule at the start. Give "
             "epochs instead, or set mindcv_files = False."
         )
+
+
+def _with_letters(time: str) -> str:
+    """Say how a duration with colons is written: 1:30 may be hours or minutes."""
+    if not re.fullmatch(r"\s*\d+(:\d+){1,2}\s*", time):
+        return ""
+    parts = time.strip().split(":")
+    readings = ["hms"] if len(parts) == 3 else ["hm", "ms"]
+    texts = [
+        "".join(f"{int(part)}{unit}" for part, unit in zip(parts, units, strict=True))
+        for units in readings
+    ]
+    return f" Write {' or '.join(texts)}."
 
 
 def _auto_size_mistakes(recipe: Recipe) -> Iterator[str]:

@@ -22,6 +22,7 @@ def json_schema() -> dict[str, Any]:
             about["description"] += f" Unit: {said['unit']}."
         if said["mindcv"]:
             foreign[said["mindcv"]] = {"description": f"MindCV's name for {name}."}
+    knobs["time"]["type"] = ["string", "number"]  # a number of minutes
     whose = {
         "description": "Whose defaults apply to the knobs that are left out.",
         "enum": ["mindcv", "convnextv2"],

@@ -60,6 +60,8 @@ class Option:
         """
         if self.name == "label_separator" and value and not str(value).strip(" "):
             return "space"  # the blank itself, which is elsewhere an empty value
+        if self.name == "time" and type(value) in (int, float):
+            value = str(value)  # a number alone is in minutes; of other texts, quotes are asked for
         if self.kind is str and self.default == "" and is_empty(value):
             return ""
         if self.default == () and (is_empty(value) or value in ([], ())):

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refusals import lines_of
 
+from convnextv2.durations import read_duration
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
@@ -302,3 +303,31 @@ def test_numbers_in_a_recipe_are_those_of_the_command_line(recipe_file):
     recipe, _ = read_recipe({}, config=recipe_file(text.replace("1:30", "1e-3")))
     assert (recipe.epochs, recipe.image_size, recipe.lr) == (10, (32, 64), 1e-3)
     assert (recipe.seed, recipe.mixup) == (16, 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90", 5400), ("1.5", 90), ('"90"', 5400), ("1h30m", 5400)]
+)
+def test_a_number_for_time_is_in_minutes(written, seconds, recipe_file):
+    recipe, _ = read_recipe({}, config=recipe_file(f"time: {written}\n"))
+    assert read_duration(recipe.time) == seconds
+    if written == "90":
+        assert read_recipe({"time": 90})[0] == recipe
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("1:30", "Write 1h30m or 1m30s."),
+        ("1:05:00", "Write 1h5m0s."),
+        ("0", "2d."),
+        ("-90", "2d."),
+        (".inf", "2d."),
+        ("true", "text"),
+        ("[90]", "text"),
+    ],
+)
+def test_a_time_that_is_no_duration_says_what_to_write(written, remedy, recipe_file):
+    lines = lines_of({}, config=recipe_file(f"time: {written}\n"))
+    assert lines[0] == "mine.yaml has 1 error:" and len(lines) == 2
+    assert lines[1].startswith("  time = ") and remedy in lines[1]
