@@ -92,6 +92,13 @@ def find_map_sources(
             f"{root}: every pixel of the training maps is ignored, so there is nothing to learn. "
             "Look at classes, ignore_values and reduce_zero_label."
         )
+    if recipe.val_while_train and "validation" in scanned:
+        counted = scanned["validation"].scan.pixels
+        if not any(counted.get(value, 0) for value in coding.values):
+            raise DataError(
+                f"{root}: every pixel of the validation maps is ignored, so there is nothing to "
+                "measure. Give other maps, or set val_while_train = False."
+            )
     notes += _class_notes(scanned, coding, classes.names)
     if recipe.num_samples is not None and recipe.num_samples < len(training):
         order = torch.randperm(len(training), generator=generator_for(recipe.seed, "num_samples"))

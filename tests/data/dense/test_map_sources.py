@@ -201,12 +201,17 @@ def test_other_data_are_matched_with_the_rows_of_a_model_by_name(tmp_path: Path)
         map_validation_source(recipe(root), ("background", "red"), CPU, trained_on=False)
 
 
-def test_maps_that_are_ignored_as_a_whole_teach_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("split", "what"), [("train", "training"), ("val", "validation")])
+def test_maps_that_are_ignored_as_a_whole_are_refused(
+    split: str, what: str, tmp_path: Path
+) -> None:
     root = draw_maps(tmp_path)
-    for path in (root / "annotations" / "train").iterdir():
+    for path in (root / "annotations" / split).iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
-    with pytest.raises(DataError, match="every pixel of the training maps is ignored"):
+    with pytest.raises(DataError, match=f"every pixel of the {what} maps is ignored"):
         find_map_sources(recipe(root), CPU)
+    if split == "val":
+        assert len(find_map_sources(recipe(root, val_while_train=False), CPU)[0]) == 8
 
 
 @pytest.mark.parametrize(
