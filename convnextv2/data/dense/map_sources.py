@@ -227,8 +227,9 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
     lines = scan.lines(pairs)
     if lines and recipe.bad_images == "fail":
         listed = "\n".join(f"  {line}" for line in lines)
+        total, bad = len(pairs.images) + len(pairs.missing), len(scan.bad) + len(pairs.missing)
         raise DataError(
-            f"{len(pairs.images) + len(pairs.missing)} images with label maps have defects:\n"
+            f"{bad:,} of {counted(total, 'image(s)')} with label maps cannot be used:\n"
             f"{listed}\nMend or remove these files, or set bad_images = skip to leave them out."
         )
     if lines:
