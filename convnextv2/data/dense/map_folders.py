@@ -112,12 +112,12 @@ def pair(folders: Folders) -> Pairs:
         DataError: There are no images, or no map belongs to any of them.
     """
     images, notes = _listed(folders.images, SUFFIXES)
-    maps, _ = _listed(folders.maps, _ANY_MAP)
+    maps, map_notes = _listed(folders.maps, _ANY_MAP)
     if not len(images):
         raise DataError(f"{folders.images}: holds no image.")
     if not len(maps):
         raise DataError(f"{folders.maps}: holds no label map. Expected PNG files.")
-    exact = _by_stem(maps, folders.maps)
+    exact, doubles = _by_stem(maps, folders.maps)
     names = [_stem(path, folders.images) for path in images]
     stems = [name.casefold() for name in names]
     match, how = _match(stems, {name.casefold(): path for name, path in exact.items()})
@@ -128,9 +128,16 @@ def pair(folders: Folders) -> Pairs:
         )
     chosen = [i for i, stem in enumerate(stems) if stem in match]
     used = [exact.get(names[i], match[stems[i]]) for i in chosen]
-    spare, shared = len(maps) - len(set(used)), len(used) - len(set(used))
+    taken = set(used)
+    unread = [(path, other) for path, other in doubles if other in taken]
+    spare, shared = len(maps) - len(taken) - len(unread), len(used) - len(taken)
+    notes += map_notes
     if how:
         notes += (how,)
+    if unread:
+        path, other = (os.path.relpath(each, folders.maps) for each in unread[0])
+        what = counted(len(unread), "label map(s) of a name that another one has too")
+        notes += (f"{folders.maps}: passed over {what} ({path}, since {other} is used).",)
     if spare:
         notes += (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",)
     if shared:
@@ -226,15 +233,27 @@ def _stem(path: str, folder: Path) -> str:
     return os.path.splitext(os.path.relpath(path, folder))[0]
 
 
-def _by_stem(maps: Iterable[str], folder: Path) -> dict[str, str]:
-    """Return the maps by name. If two have the same name, the one in a lossless format is used."""
+def _by_stem(maps: Iterable[str], folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Find the map of each name.
+
+    Returns:
+        The maps by name; and each further map of a name with the one that is used in its place. Of
+        two such maps, the one in a lossless format is used.
+    """
     found: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
     for path in maps:
         stem = _stem(path, folder)
         is_lossy = Path(path).suffix.lower() in LOSSY_SUFFIXES
-        if stem not in found or not is_lossy:
+        if stem not in found:
             found[stem] = path
-    return found
+        elif is_lossy:
+            others.setdefault(stem, []).append(path)
+        else:
+            others.setdefault(stem, []).append(found[stem])
+            found[stem] = path
+    doubles = [(path, found[stem]) for stem, paths in others.items() for path in paths]
+    return found, doubles
 
 
 def _match(stems: Sequence[str], by_stem: dict[str, str]) -> tuple[dict[str, str], str]:

@@ -96,6 +96,25 @@ def test_of_two_maps_of_a_name_the_one_that_is_not_jpeg_counts(tmp_path: Path) -
     assert Path(made.maps[0]).name == "a.png"
 
 
+def test_a_map_that_another_one_of_its_name_replaces_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "masks/a.tif", "masks/b.png", "masks/b.tif")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in made.maps] == ["a.tif"] and made.spare == 2
+    assert made.notes == (
+        f"{tmp_path / 'masks'}: passed over 1 label map of a name that another one has too (a.png, "
+        "since a.tif is used).",
+        f"{tmp_path / 'masks'}: 2 label maps without an image.",
+    )
+
+
+def test_what_is_passed_over_among_the_maps_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.npy")
+    (tmp_path / "masks/b.png").symlink_to("gone.png")
+    notes = " ".join(pair(find_folders(tmp_path)["train"]).notes)
+    assert f"{tmp_path / 'masks'}: passed over 1 file that is not read as images (.npy 1)." in notes
+    assert f"passed over 1 link to nothing ({tmp_path / 'masks/b.png'})" in notes
+
+
 def test_folders_of_other_files_do_not_count_as_maps(tmp_path: Path) -> None:
     """Pascal VOC has such a folder: its Annotations are XML."""
     touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml")
