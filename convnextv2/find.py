@@ -10,6 +10,7 @@ from convnextv2.checkpoint import is_sharded
 from convnextv2.errors import RunError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
+from convnextv2.text import typed
 from convnextv2.weights.catalog import near_names, public_weights
 from convnextv2.weights.containers import CONFIGURATIONS
 from convnextv2.weights.description import read_model_json
@@ -57,6 +58,11 @@ def find_weights(path: str | Path) -> Path:
         raise RunError(
             f"{path}: is a sharded checkpoint, to go on from with --resume. Give its run, whose "
             "last/ and best/ have the weights in one file."
+        )
+    if Run(path).last_checkpoint() is not None:  # whose weights may not be the averaged ones
+        raise RunError(
+            f"{path}: has checkpoints, but neither best/ nor last/. Resume the run, which writes "
+            f"last/ again: --out {typed(path)} --resume."
         )
     expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
     raise RunError(f"{path}: no weights in it (expected {expected}).")

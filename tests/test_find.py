@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from convnextv2.find import run_of
+from convnextv2.errors import RunError
+from convnextv2.find import find_weights, run_of
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,12 @@ def test_weights_outside_of_runs_belong_to_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_of(Path("model.safetensors")) is None
+
+
+def test_a_run_that_has_lost_its_weights_says_how_to_get_them_back(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    with pytest.raises(RunError, match="no weights in it"):
+        find_weights(tmp_path)
+    (tmp_path / "checkpoints" / "epoch-00001-step-00000009").mkdir(parents=True)
+    with pytest.raises(RunError, match=f"writes last/ again: --out {tmp_path} --resume"):
+        find_weights(tmp_path)

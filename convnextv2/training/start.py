@@ -33,6 +33,7 @@ from convnextv2.find import find_weights
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
+from convnextv2.text import typed
 from convnextv2.training.dense_init import load_dense_init
 from convnextv2.training.init import infer_from_run, infer_from_weights, load_init
 from convnextv2.weights.catalog import proposed_start
@@ -165,10 +166,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     if run.last_checkpoint() is not None:
         return recipe.model_copy(update={"resume": True})
     if (path / "last").exists():
-        raise RunError(
-            f"resume = auto: {path} has weights in last/, but no checkpoint to go on from. Use "
-            "another folder for out, or --overwrite to delete them."
-        )
+        raise RunError(_only_weights("auto", path))
     is_run = (path / "recipe.yaml").is_file()
     # The user may have named any folder, such as the one with the recipe and the images.
     if is_run and (others := run.foreign_content(recipe.model)):
@@ -178,6 +176,15 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
             "or --overwrite to delete them."
         )
     return recipe.model_copy(update={"resume": False, "overwrite": is_run})
+
+
+def _only_weights(resume: str, path: Path) -> str:
+    """Return the message about a run whose checkpoints were deleted."""
+    return (
+        f"resume = {resume}: {path} has weights in last/, but no checkpoint to go on from. Start a "
+        f"run from them with --init {typed(path)} and another folder for out, or delete them with "
+        "--overwrite."
+    )
 
 
 def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | None, list[str]]:
@@ -230,6 +237,8 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
     run = Run(path)
     if way is Way.RESUME:
         if run.last_checkpoint() is None:
+            if (path / "last").exists():
+                raise RunError(_only_weights("True", path))
             raise RunError(
                 f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, "
                 "or use resume: auto, which does either."
