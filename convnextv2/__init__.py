@@ -41,26 +41,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "pack_data": "verbs.pack_data",
+_HOMES = {
     "ConvNeXtV2": "model.convnext",
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
     "Predictor": "inference.predictor",
-    **{
-        verb: f"verbs.{verb}"
-        for verb in ("pretrain", "train", "validate", "predict", "reconstruct")
-    },
-    **{
-        verb: f"verbs.{verb}"
-        for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")
-    },
-    **{verb: f"verbs.{verb}" for verb in ("audit", "compare", "embed", "explain", "probe", "push")},
-    **{
-        verb: f"verbs.{verb}"
-        for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")
-    },
 }
+"""The modules of the public names that are not verbs. A verb is in the module of its own name."""
+
 
 __all__ = [
     "ConvNeXtV2",
@@ -96,6 +84,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'convnextv2' has no attribute {name!r}")
-    return getattr(import_module(f"convnextv2.{_HOME[name]}"), name)
+    return getattr(import_module(f"convnextv2.{_HOMES.get(name, f'verbs.{name}')}"), name)
