@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from works import SIZE, Group, Work
 
+from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.folders import image_folder
 from convnextv2.data.loader import (
     TrainingLoader,
     build_evaluation_loader,
     build_training_loader,
 )
-from convnextv2.data.transforms import build_batch_transform
 from convnextv2.distributed import Place
 from convnextv2.recipe.read import read_recipe
 

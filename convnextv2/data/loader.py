@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convnextv2.console import say
 from convnextv2.data.batch import Batch, Collate
+from convnextv2.data.build_transforms import build_eval_transform, build_train_transform
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.class_sampling import power_of
 from convnextv2.data.decode import Picture
@@ -20,7 +21,7 @@ from convnextv2.data.reader import Images, Reader
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 from convnextv2.data.source import Source, Targets
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import EvalTransform, build_eval_transform, build_train_transform
+from convnextv2.data.transforms import EvalTransform
 from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError

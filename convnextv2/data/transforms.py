@@ -7,24 +7,19 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.data.randomness import happens, integer, log_uniform, uniform
-from convnextv2.errors import RecipeError
+from convnextv2.data.resize import resize
 from convnextv2.kernels import pixels as native
 from convnextv2.preprocessing import Interpolation, Preprocessing
-from convnextv2.recipe.channels import is_colour, wrong_count
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.channels import is_colour
 
 
 @dataclass(frozen=True)
@@ -259,64 +254,6 @@ def crop_box(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def resize(
-    pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True
-) -> Tensor:
-    """Resize pixels.
-
-    Args:
-        pixels: uint8 (C, H, W).
-        size: Height and width of the result.
-        interpolation: See the knob of this name.
-        antialias: Whether to average over the source pixels.
-
-    Returns:
-        uint8 (C, *size). With antialiasing, it differs from Pillow's result by at most 1 level;
-        without, from the results of MindSpore and OpenCV.
-    """
-    if tuple(pixels.shape[-2:]) == tuple(size):
-        return pixels
-    if interpolation in ("lanczos", "area"):  # only Pillow has these; `area` is its box filter
-        filter = Image.Resampling.LANCZOS if interpolation == "lanczos" else Image.Resampling.BOX
-        bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
-        return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
-    if antialias:
-        return _resize_averaging(pixels, size, interpolation)
-    align = None if interpolation == "nearest" else False
-    levels = torch.nn.functional.interpolate(
-        pixels[None].float(), size, mode=interpolation, align_corners=align
-    )
-    return levels[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _resize_averaging(
-    pixels: Tensor, size: tuple[int, int], interpolation: Interpolation
-) -> Tensor:
-    """Resize as `torchvision.transforms.v2.functional.resize` does, bit for bit.
-
-    torchvision itself is not used, because its import takes 1.5 s, mostly for torch.compile.
-    """
-    images = pixels[None]
-    if images.is_contiguous(memory_format=torch.channels_last):
-        # Without this stride, PyTorch takes a single image to be contiguous, and copies it.
-        strides = (pixels.numel(), *pixels.stride())
-        images = pixels.as_strided(tuple(images.shape), strides)
-    if interpolation == "nearest":
-        return torch.nn.functional.interpolate(images, size, mode="nearest-exact")[0]
-    takes_uint8 = interpolation == "bicubic" or (
-        torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        or platform.machine() in ("aarch64", "arm64")
-    )
-    resized = torch.nn.functional.interpolate(
-        images if takes_uint8 else images.float(),
-        size,
-        mode=interpolation,
-        align_corners=False,
-        antialias=True,
-    )
-    return resized[0] if takes_uint8 else resized[0].round_().to(torch.uint8)
-
-
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
     """Change brightness, contrast, saturation and hue at random, in random order.
 
@@ -345,102 +282,3 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
         if strengths[i]:
             pixels = changes[i](pixels, amount if changes[i] is F.adjust_hue else max(0.0, amount))
     return pixels if is_colour(channels) else pixels.squeeze(1)
-
-
-def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> tuple[float, ...]:
-    """Return one value for each channel.
-
-    Args:
-        values: One value for each channel, or one for all channels. If there is one channel, any
-            number of values, which are averaged.
-        channels: The number of channels.
-        name: The name of the knob, for error messages.
-
-    Raises:
-        RecipeError: The number of values does not match the number of channels.
-    """
-    if len(values) == channels:
-        return tuple(values)
-    if len(values) == 1:
-        return tuple(values) * channels
-    if channels == 1:
-        return (math.fsum(values) / len(values),)
-    raise RecipeError(wrong_count(name, values, channels))
-
-
-def build_preprocessing(recipe: Recipe) -> Preprocessing:
-    """Build the recipe's preprocessing of evaluation images."""
-    full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
-    mean = per_channel(recipe.mean, recipe.in_channels)
-    std = per_channel(recipe.std, recipe.in_channels, "std")
-    return Preprocessing(
-        recipe.height_and_width(),
-        channels=recipe.in_channels,
-        eval_preset=recipe.eval_preset,
-        interpolation=recipe.interpolation,
-        crop_pct=recipe.crop_pct,
-        mean=tuple(value / full_scale for value in mean),
-        std=tuple(value / full_scale for value in std),
-        antialias=recipe.antialias,
-        value_range=recipe.value_range,
-    )
-
-
-def build_train_transform(recipe: Recipe) -> TrainTransform:
-    """Build the recipe's augmentation of single images, for training and pre-training.
-
-    Raises:
-        RecipeError: The policy is malformed.
-    """
-    strengths = (
-        recipe.color_jitter
-        if isinstance(recipe.color_jitter, tuple)
-        else (recipe.color_jitter,) * 3
-    )
-    preprocessing = build_preprocessing(recipe)
-    fill = tuple(round(255 * value) for value in preprocessing.mean)
-    return TrainTransform(
-        recipe.height_and_width(),
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        vflip=recipe.vflip,
-        jitter=(*strengths[:3], strengths[3] if len(strengths) > 3 else 0.0),  # type: ignore[arg-type]  # the recipe checks that
-        augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation)
-        if recipe.auto_augment
-        else None,
-        interpolation=recipe.interpolation,
-        antialias=preprocessing.averages,
-        splits=recipe.aug_splits,
-        padding=recipe.crop_padding,
-    )
-
-
-def build_eval_transform(recipe: Recipe) -> EvalTransform:
-    """Build the transform that prepares the recipe's evaluation images."""
-    return EvalTransform(build_preprocessing(recipe))
-
-
-def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
-    """Build the recipe's normalisation, erasing and mixing.
-
-    Pre-training and evaluation need only the normalisation.
-    """
-    preprocessing = build_preprocessing(recipe)
-    value = recipe.erase_value
-    return BatchTransform(
-        preprocessing.mean,
-        preprocessing.std,
-        num_classes=num_classes,
-        erasing=Erasing(
-            recipe.erase_prob,
-            recipe.erase_scale,
-            recipe.erase_ratio,
-            per_channel(value, recipe.in_channels, "erase_value")
-            if isinstance(value, tuple)
-            else value,
-            recipe.erase_attempts,
-        ),
-        mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),
-        splits=recipe.aug_splits,
-    )

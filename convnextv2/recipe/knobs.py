@@ -4,7 +4,8 @@ A declaration has the name, type, default, unit and help of a knob, and MindCV's
 file, the command line and a Python call all produce one `Recipe`, so all three pass the same checks
 (`recipe.read`). A value records what the user asked for. What it implies (the device, the
 precision, the number of workers) is decided in the module that needs it: `tasks.masked.task` for
-the knobs of pre-training, `training.schedule` for the learning rate, `data.transforms` for images.
+the knobs of pre-training, `training.schedule` for the learning rate, `data.build_transforms` for
+images.
 """
 
 from __future__ import annotations

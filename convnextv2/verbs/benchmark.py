@@ -17,9 +17,9 @@ from torch import nn
 
 from convnextv2 import waiting
 from convnextv2.console import answer
+from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.distributed import Place
 from convnextv2.ending import end_with_parent

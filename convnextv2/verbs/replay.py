@@ -13,8 +13,8 @@ from torch import Tensor
 
 from convnextv2.checkpoint import read_checkpoint
 from convnextv2.console import answer
+from convnextv2.data.build_transforms import build_batch_transform, build_preprocessing
 from convnextv2.data.randomness import generator_for
-from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.distillation.lessons import Lessons, build_lessons
 from convnextv2.distillation.teacher import open_teacher

@@ -10,21 +10,15 @@ from PIL import Image
 
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
+from convnextv2.data.build_transforms import build_batch_transform, build_train_transform
 from convnextv2.data.cache import DecodedCache
 from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_training_loader
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.data.randomness import generator_for
+from convnextv2.data.resize import resize
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.source import Source
-from convnextv2.data.transforms import (
-    BatchTransform,
-    EvalTransform,
-    TrainTransform,
-    build_batch_transform,
-    build_train_transform,
-    color_jitter,
-    resize,
-)
+from convnextv2.data.transforms import BatchTransform, EvalTransform, TrainTransform, color_jitter
 from convnextv2.distributed import Place
 from convnextv2.errors import MissingPackageError, RecipeError
 from convnextv2.kernels import choice

@@ -1,95 +1,32 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm.data
 import torch
+from levels import as_image, as_pixels, assert_within_a_level
 from PIL import Image
 from timm.data import create_transform
-from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
+from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
+from convnextv2.data.build_transforms import (
+    build_batch_transform,
+    build_train_transform,
+)
 from convnextv2.data.decode import decode
 from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import (
     BatchTransform,
     EvalTransform,
     TrainTransform,
-    build_batch_transform,
-    build_eval_transform,
-    build_preprocessing,
-    build_train_transform,
     color_jitter,
     crop_box,
-    per_channel,
-    resize,
 )
-from convnextv2.errors import RecipeError
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
-RESAMPLE = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "area": Image.Resampling.BOX,
-}
-
-
-def as_image(pixels):
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
-def as_pixels(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def assert_within_a_level(pixels, expected):
-    """Resampling rounds twice, so a few in a hundred thousand may be off by two."""
-    assert pixels.shape == expected.shape and pixels.dtype == torch.uint8
-    differences = (pixels.int() - expected.int()).abs()
-    assert (
-        differences.max() <= 2
-        and (differences > 1).float().mean() < 1e-4
-        and (differences > 0).float().mean() < 0.02
-    )
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "area"])
-@pytest.mark.parametrize("size", [(60, 80), (149, 70), (300, 444)])
-def test_resizing_agrees_with_pillow(picture, size, interpolation):
-    expected = as_pixels(as_image(picture).resize(size[::-1], RESAMPLE[interpolation]))
-    for pixels in (picture, picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
-        assert_within_a_level(resize(pixels, size, interpolation), expected)
-    assert_within_a_level(resize(picture[1:2], size, interpolation), expected[1:2])
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(60, 80), (149, 70), (300, 444), (1, 2)])
-@pytest.mark.parametrize("capability", ["AVX512", "DEFAULT"])
-def test_resizing_gives_the_bits_of_torchvision(
-    picture, size, interpolation, capability, monkeypatch
-):
-    """On a processor without AVX2 as well, where both round what they compute in float32."""
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    mode = {"nearest": InterpolationMode.NEAREST_EXACT}.get(
-        interpolation, InterpolationMode(interpolation)
-    )
-    for pixels in (picture, picture.permute(1, 2, 0).contiguous().permute(2, 0, 1), picture[:1]):
-        expected = F.resize(pixels, list(size), interpolation=mode, antialias=True)
-        found = resize(pixels, size, interpolation)
-        assert torch.equal(found, expected) and found.dtype == torch.uint8
-        assert found.stride() == expected.stride()
-
-
-def test_nearest_takes_the_pixel_under_the_centre(picture):
-    rows, columns = (torch.arange(149) + 0.5) * 150 / 149, (torch.arange(70) + 0.5) * 200 / 70
-    assert torch.equal(
-        resize(picture, (149, 70), "nearest"), picture[:, rows.long()][:, :, columns.long()]
-    )
 
 
 def cubic_without_antialias(row, length, a=-0.75):
@@ -200,12 +137,14 @@ def test_official_preset_crops_below_384_and_warps_from_there_and_up_to_32(pictu
     cropped = EvalTransform(Preprocessing((64, 64), eval_preset="official"))(picture)
     assert_within_a_level(
         cropped,
-        F.center_crop(as_pixels(as_image(picture).resize((97, 73), RESAMPLE["bicubic"])), [64, 64]),
+        F.center_crop(
+            as_pixels(as_image(picture).resize((97, 73), Image.Resampling.BICUBIC)), [64, 64]
+        ),
     )
     for side in (32, 384):
         warped = EvalTransform(Preprocessing((side, side), eval_preset="official"))(picture)
         assert_within_a_level(
-            warped, as_pixels(as_image(picture).resize((side, side), RESAMPLE["bicubic"]))
+            warped, as_pixels(as_image(picture).resize((side, side), Image.Resampling.BICUBIC))
         )
     small = picture[:, :32, :32]
     assert torch.equal(EvalTransform(Preprocessing((32, 32), eval_preset="official"))(small), small)
@@ -219,32 +158,6 @@ def test_any_image_fills_the_crop(preset, shape):
             torch.full((3, *shape), 77, dtype=torch.uint8)
         )
         assert prepared.shape == (3, *size) and (prepared == 77).all()
-
-
-def test_preprocessing_survives_json():
-    recipe = Recipe(
-        image_size=(96, 64),
-        eval_preset="mindcv",
-        crop_pct=0.95,
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
-    )
-    description = json.loads(json.dumps(build_preprocessing(recipe).to_json()))
-    assert EvalTransform(Preprocessing.read(description)) == build_eval_transform(recipe)
-    assert description["image_size"] == [96, 64]
-    assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description[
-        "std"
-    ] == pytest.approx([0.229, 0.224, 0.225])
-
-
-def test_grey_images_take_the_average_of_mean_and_std():
-    description = build_preprocessing(Recipe(in_channels=1)).to_json()
-    assert description["mean"] == pytest.approx([0.449]) and description["std"] == pytest.approx(
-        [0.226]
-    )
-    assert per_channel((0.5,), 3) == (0.5, 0.5, 0.5)
-    with pytest.raises(RecipeError, match="in_channels = 4"):
-        per_channel((0.1, 0.2, 0.3), 4)
 
 
 def test_normalising_agrees_with_timm(picture):
@@ -298,7 +211,7 @@ def test_training_transform_crops_then_flips(picture):
             150, 200, (0.08, 1.0), (3 / 4, 4 / 3), generator_for(seed)
         )
         box = (left, top, left + width, top + height)
-        expected = as_pixels(as_image(picture).crop(box).resize((64, 48), RESAMPLE["bicubic"]))
+        expected = as_pixels(as_image(picture).crop(box).resize((64, 48), Image.Resampling.BICUBIC))
         assert_within_a_level(plain, expected)
         assert torch.equal(mirrored, plain.flip(-1)) and torch.equal(upside_down, plain.flip(-2))
 
@@ -409,25 +322,3 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
         torch.full((1, 30, 20), 9).byte(), generator_for(0)
     )
     assert tall.shape == (1, 16, 16) and tall.float().mean() > 7
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "scaled"),
-    [(0.0, 255.0, 1.0), (127.5, 127.5, 0.5), (0.0, 1.0, 1.0), (0.5, 0.25, 0.25)],
-)
-def test_the_scale_of_mean_and_std_is_told_by_both(mean: float, std: float, scaled: float) -> None:
-    assert (
-        build_preprocessing(Recipe(mean=(mean,) * 3, std=(std,) * 3)).to_json()["std"]
-        == [scaled] * 3
-    )
-
-
-def test_a_range_of_values_travels_only_where_it_is_set():
-    plain = build_preprocessing(Recipe()).to_json()
-    assert "value_range" not in plain  # so that older versions can read it
-    assert Preprocessing.read(plain).value_range is None
-    described = json.loads(
-        json.dumps(build_preprocessing(Recipe(value_range=(-1.0, 4000.0))).to_json())
-    )
-    assert described == plain | {"value_range": [-1.0, 4000.0]}
-    assert Preprocessing.read(described).value_range == (-1.0, 4000.0)

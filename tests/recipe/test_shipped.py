@@ -12,7 +12,7 @@ from PIL import Image
 from shapes import write_coco
 
 import convnextv2
-from convnextv2.data.transforms import (
+from convnextv2.data.build_transforms import (
     build_batch_transform,
     build_eval_transform,
     build_train_transform,

@@ -8,9 +8,9 @@ import torch
 from runs import draw, metrics, weights
 from torch import Tensor, nn
 
+from convnextv2.data.build_transforms import build_batch_transform, build_preprocessing
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.errors import CheckpointError, Stopped
 from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convnextv2.data.decode import Picture
 from convnextv2.data.randomness import happens, integer, uniform
-from convnextv2.data.transforms import resize
+from convnextv2.data.resize import resize
 from convnextv2.preprocessing import MAX_ELONGATION, Interpolation
 
 Fit = Literal["cover", "inside"]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.decode import Picture
 from convnextv2.data.dense.distortion import draw_distortion
 from convnextv2.data.dense.geometry import Placement, draw_placement, fitted, size_of
 from convnextv2.data.dense.label_maps import IGNORED
 from convnextv2.data.dense.source import Sample
+from convnextv2.data.resize import resize
 from convnextv2.data.shared_memory import stack
-from convnextv2.data.transforms import build_preprocessing, resize
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe

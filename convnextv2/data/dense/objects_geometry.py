@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.decode import Picture
 from convnextv2.data.dense.distortion import draw_distortion
 from convnextv2.data.dense.geometry import Placement, draw_placement, fitted, size_of
 from convnextv2.data.dense.objects import Objects
 from convnextv2.data.dense.rle import Region, Rle, box_of, decode, from_polygons
 from convnextv2.data.dense.source import Sample
-from convnextv2.data.transforms import build_preprocessing, resize
+from convnextv2.data.resize import resize
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe

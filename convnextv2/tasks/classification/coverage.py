@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.source import Source
-from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError

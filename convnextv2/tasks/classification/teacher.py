@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from convnextv2.console import say
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import BatchTransform, EvalTransform, build_preprocessing
+from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.device import choose_precision
 from convnextv2.distillation.lessons import teacher_rows

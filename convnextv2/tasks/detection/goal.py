@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.dense.object_sources import find_object_sources, object_summary
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.objects_geometry import (
@@ -21,7 +22,6 @@ from convnextv2.data.dense.rle import check_codec
 from convnextv2.data.dense.scan import object_counts
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import EvaluationLoader
-from convnextv2.data.transforms import build_preprocessing
 from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError

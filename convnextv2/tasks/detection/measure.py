@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from convnextv2.console import say
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.dense.object_sources import validation_objects
 from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import say
+from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.feature_health import examine_layers, layer_names

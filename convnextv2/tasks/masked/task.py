@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from convnextv2.console import say
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_batch_transform, build_preprocessing
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import to_device
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.dense.map_sources import find_map_sources, map_summary
 from convnextv2.data.dense.map_transforms import (
     MapEvalTransform,
@@ -18,7 +19,6 @@ from convnextv2.data.dense.map_transforms import (
 )
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import EvaluationLoader
-from convnextv2.data.transforms import build_preprocessing
 from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.evaluation.overlay import overlay

@@ -10,10 +10,10 @@ import torch
 
 from convnextv2.console import say
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place

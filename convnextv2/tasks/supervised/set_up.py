@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.console import say
+from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader
 from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import EvalTransform, build_batch_transform
+from convnextv2.data.transforms import EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision

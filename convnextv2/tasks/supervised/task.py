@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from convnextv2.console import say
 from convnextv2.data.batch import Batch
+from convnextv2.data.build_transforms import build_batch_transform, build_preprocessing
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import summary
-from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision, to_device
 from convnextv2.distillation.lessons import build_lessons
 from convnextv2.distillation.record import with_teacher
