@@ -15,6 +15,7 @@ from convnextv2.data.dense.class_table import (
     read_class_table,
 )
 from convnextv2.data.dense.label_maps import Coding, LabelMaps, is_coloured, read_values
+from convnextv2.data.dense.map_classes import build_coding, check_values, decide_classes
 from convnextv2.data.dense.map_folders import EXPECTED, Pairs, find_folders, pair
 from convnextv2.data.dense.scan_maps import MapScan, scan_maps
 from convnextv2.data.dense.source import AnnotatedSource
@@ -27,8 +28,6 @@ from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, counted
 
-_MAX_VALUES = 256
-"""The largest number of values that are used as classes if there is no class table."""
 _SNIFFED = 20
 """The number of maps that are read to detect whether values are colours."""
 _MAX_NAMED = 10
@@ -73,10 +72,10 @@ def find_map_sources(
     coloured = _are_coloured(splits["train"], table, recipe.max_image_pixels)
     scanned = {kind: _scan(pairs, recipe, place, coloured) for kind, pairs in splits.items()}
     scans = [each.scan for each in scanned.values()]
-    classes, ignored, more = _classes(table, scans, recipe, coloured)
-    coding = _coding(classes, range(len(classes.names)), ignored, coloured)
+    classes, ignored, more = decide_classes(table, scans, recipe, coloured)
+    coding = build_coding(classes, range(len(classes.names)), ignored, coloured)
     for each in scanned.values():
-        _check_values(each, coding)
+        check_values(each.scan, coding)
     notes += more
     training = _source(scanned["train"], coding, classes.names, recipe.max_image_pixels)
     if "validation" in scanned:
@@ -135,7 +134,7 @@ def map_validation_source(
     table, notes = _table(root, recipe.classes)
     coloured = _are_coloured(splits[kind], table, recipe.max_image_pixels)
     scanned = _scan(splits[kind], recipe, place, coloured)
-    classes, ignored, more = _classes(table, [scanned.scan], recipe, coloured, class_names)
+    classes, ignored, more = decide_classes(table, [scanned.scan], recipe, coloured, class_names)
     known = {name: row for row, name in enumerate(class_names)}
     if unknown := [name for name in classes.names if name not in known]:
         raise DataError(
@@ -143,8 +142,8 @@ def map_validation_source(
             f"({brief(list(class_names))}). Give a class table with the model's names (classes)."
         )
     rows = [known[name] for name in classes.names]
-    coding = _coding(classes, rows, ignored, coloured)
-    _check_values(scanned, coding)
+    coding = build_coding(classes, rows, ignored, coloured)
+    check_values(scanned.scan, coding)
     source = _source(scanned, coding, tuple(class_names), recipe.max_image_pixels)
     if kind == "train" and trained_on:
         chosen = _hold_out(source, recipe, root)[1]
@@ -247,141 +246,6 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
         line = f"EXIF turns {counted(len(scan.turned), 'image(s)')}; the maps fit what is turned."
         pairs = replace(pairs, notes=(*pairs.notes, line))
     return Scanned(pairs, scan)
-
-
-def _classes(
-    table: ClassTable | None,
-    scans: Sequence[MapScan],
-    recipe: Recipe,
-    coloured: bool,
-    trained: Sequence[str] = (),
-) -> tuple[ClassTable, tuple[int, ...], list[str]]:
-    """Determine the classes and the ignored values.
-
-    Args:
-        table: The class table; None without one.
-        scans: The scans of all splits.
-        recipe: Its knobs state which values are ignored.
-        coloured: Whether values are colours.
-        trained: The classes of the model that is evaluated; empty in training.
-
-    Returns:
-        The classes, the ignored values, and notes about guesses.
-    """
-    values = sorted(set().union(*(scan.pixels for scan in scans)))
-    notes: list[str] = []
-    asked = recipe.ignore_values
-    if values == [0, 255] and not coloured and _may_be_binary(table, recipe):
-        names = table.names if table else ("background", "foreground")
-        names = tuple(trained) if len(trained) == 2 and not table else names
-        notes.append(
-            f"The maps hold 0 and 255 only: 0 is {names[0]}, and 255 is {names[1]}. If 255 is to "
-            "be ignored, set ignore_values = 255."
-        )
-        return ClassTable(names, (0, 255)), (), notes
-    ignored = (255,) if asked is None and not coloured else asked or ()
-    if table is None:
-        table = _from_values(values, (*ignored, 0) if recipe.reduce_zero_label else ignored)
-        notes.append(
-            f"There is no class table, so the {len(table.names)} values in the maps are the "
-            "classes. Name them with classes = FILE."
-        )
-    if recipe.reduce_zero_label:
-        table, ignored = _without_zero(table, ignored, notes)
-    if asked is None and 255 in table.ids:
-        ignored = tuple(value for value in ignored if value != 255)
-    elif not coloured and (
-        dropped := [
-            name for name, number in zip(table.names, table.ids, strict=True) if number in ignored
-        ]
-    ):
-        notes.append(f"Not a class: {', '.join(dropped)} (its value is ignored).")
-        keep = [i for i, number in enumerate(table.ids) if number not in ignored]
-        table = _kept(table, keep)
-    if len(table.names) < 2:
-        left = ", ".join(table.names) or "all are ignored"
-        raise DataError(
-            f"{counted(len(table.names), 'class(es)')} left ({left}), so there is nothing to tell "
-            "apart. Look at classes, ignore_values and reduce_zero_label."
-        )
-    return table, ignored, notes
-
-
-def _may_be_binary(table: ClassTable | None, recipe: Recipe) -> bool:
-    """Return whether 255 may be a class, because nothing states that it is ignored."""
-    return (
-        recipe.ignore_values is None
-        and not recipe.reduce_zero_label
-        and (table is None or (len(table.names) == 2 and not table.has_ids))
-    )
-
-
-def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:
-    found = [value for value in values if value not in ignored]
-    if len(found) > _MAX_VALUES:
-        raise DataError(
-            f"the label maps hold {len(found)} different values, which cannot be classes. Give "
-            "maps of class indices, or a class table with classes = FILE."
-        )
-    if not found:
-        raise DataError("the label maps hold nothing but ignored values.")
-    return ClassTable(tuple(str(value) for value in found), tuple(found))
-
-
-def _without_zero(
-    table: ClassTable, ignored: tuple[int, ...], notes: list[str]
-) -> tuple[ClassTable, tuple[int, ...]]:
-    """Ignore the value 0. If the table has no ids, the classes then begin at 1."""
-    ignored = (0, *(value for value in ignored if value))
-    if not table.has_ids:
-        return replace(table, ids=tuple(number + 1 for number in table.ids)), ignored
-    return table, ignored
-
-
-def _kept(table: ClassTable, keep: Sequence[int]) -> ClassTable:
-    return ClassTable(
-        tuple(table.names[i] for i in keep),
-        tuple(table.ids[i] for i in keep),
-        tuple(table.colours[i] for i in keep) if table.colours else (),
-        table.has_ids,
-    )
-
-
-def _coding(
-    classes: ClassTable, rows: Sequence[int], ignored: tuple[int, ...], coloured: bool
-) -> Coding:
-    values = classes.ids
-    if coloured:
-        values = tuple(red << 16 | green << 8 | blue for red, green, blue in classes.colours)
-    return Coding(values, tuple(rows), ignored, coloured)
-
-
-def _check_values(scanned: Scanned, coding: Coding) -> None:
-    """Check that each value in the maps is that of a class or ignored.
-
-    Raises:
-        DataError: The message lists unknown values, with the number of maps and one example.
-    """
-    known = {*coding.values, *coding.ignored}
-    unknown = [value for value in sorted(scanned.scan.pixels) if value not in known]
-    if not unknown:
-        return
-    few = "; ".join(
-        f"{coding.show(value)} in {counted(scanned.scan.maps[value], 'map(s)')}, such as "
-        f"{scanned.scan.examples[value]}"
-        for value in unknown[:5]
-    )
-    more = "; ..." if len(unknown) > 5 else ""
-    remedy = "Add them to the class table (classes), or ignore them with ignore_values."
-    if unknown == [0] and min(coding.values) == 1:
-        remedy = (
-            "The classes begin at 1. If 0 stands for no class, set reduce_zero_label = True, which "
-            "ignores it."
-        )
-    raise DataError(
-        f"the label maps hold {counted(len(unknown), 'value(s)')} that none of the "
-        f"{len(coding.values)} classes has: {few}{more}. {remedy}"
-    )
 
 
 def _source(
