@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convnextv2.deploy.artifact import Artifact, Card, is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact, Card
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.classes import order_of
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.opening import open_model
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
@@ -126,10 +126,11 @@ def open_teacher(source: str, device: torch.device, student: Preprocessing) -> T
         ConvNeXtV2Error: The source cannot be opened or returns no features, or its images have
             other channels or another range of values.
     """
-    if is_artifact(source):
-        teacher = _from_artifact(open_artifact(source))
+    opened = open_model(source)
+    if isinstance(opened, Artifact):
+        teacher = _from_artifact(opened)
     else:
-        teacher = _from_weights(open_run_weights(find_weights(source)), device, student)
+        teacher = _from_weights(opened, device, student)
     own = teacher.preprocessing
     if own.channels != student.channels:
         raise RecipeError(

@@ -14,12 +14,8 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.data.dense.rle import Rle
 from convnextv2.data.transforms import BatchTransform
-from convnextv2.device import choose_device, choose_precision
-from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.model.detector import Detector
-from convnextv2.weights.opened import Weights
-from convnextv2.weights.restore import restore
 
 
 class ObjectFinder:
@@ -94,34 +90,6 @@ class ObjectFinder:
             found["labels"].cpu().numpy(),
             pasted,
         )
-
-
-def open_finder(weights: Weights, *, device: str = "auto", precision: str = "auto") -> ObjectFinder:
-    """Make a detector ready to use.
-
-    Args:
-        weights: The opened weights.
-        device: The device, as the knob names it.
-        precision: The precision, as the knob names it.
-
-    Raises:
-        CheckpointError: The weights are not those of a detector.
-    """
-    description = weights.description
-    model = restore(weights)
-    if not isinstance(model, Detector):
-        raise CheckpointError(
-            f"{weights.path}: is {description.noun}, which finds no objects. Train a detector "
-            "with: convnextv2 train --task detection."
-        )
-    chosen = choose_device(device)
-    return ObjectFinder(
-        model,
-        ObjectEvalTransform(weights.preprocessing),
-        list(description.class_names),
-        chosen,
-        choose_precision(precision, chosen),
-    )
 
 
 def padded(images: Tensor, multiple: int) -> Tensor:

@@ -14,13 +14,12 @@ from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.errors import ArtifactError
-from convnextv2.inference.detector import ObjectFinder, open_finder
+from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.scorer import check_runs_here
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.objects import Found, Targets
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.opened import Weights
 
 
 class ExportedDetector(Detector):
@@ -160,12 +159,3 @@ def finder_of_artifact(
         torch.device("cpu"),
         torch.float32,
     )
-
-
-def any_finder(
-    opened: Weights | Artifact, *, device: str = "auto", precision: str = "auto"
-) -> ObjectFinder:
-    """Make opened weights or an opened artifact ready to use; see the functions for each."""
-    if isinstance(opened, Artifact):
-        return finder_of_artifact(opened, device=device, precision=precision)
-    return open_finder(opened, device=device, precision=precision)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import ArtifactError
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.opening import open_model
 from convnextv2.inference.scorer import run_artifact
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
@@ -61,9 +61,10 @@ def open_embedder(source: str | Path, *, device: str = "auto", precision: str = 
     Raises:
         ConvNeXtV2Error: The source cannot be opened, or has no embeddings.
     """
-    if is_artifact(source):
-        return _from_artifact(open_artifact(source), device, precision)
-    return _from_weights(open_run_weights(find_weights(source)), device, precision)
+    opened = open_model(source)
+    if isinstance(opened, Artifact):
+        return _from_artifact(opened, device, precision)
+    return _from_weights(opened, device, precision)
 
 
 def _from_weights(opened: Weights, device_name: str, precision: str) -> Embedder:

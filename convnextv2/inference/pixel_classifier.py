@@ -18,17 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.data.dense.map_transforms import whole_image
-from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.transforms import BatchTransform
-from convnextv2.device import choose_device, choose_precision
-from convnextv2.errors import CheckpointError
-from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.find import run_of
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.weights.class_names import distinct
-from convnextv2.weights.opened import Weights
-from convnextv2.weights.restore import restore
 
 STRIP_VALUES = 1 << 25
 """The largest number of enlarged logits in a strip, unless a single row has more."""
@@ -306,39 +300,6 @@ def pixel_classifier_of(
         logits, preprocessing, stride=model.encoder.total_stride, class_names=class_names,
         device=device, windows=windows,
     )  # fmt: skip
-
-
-def open_pixel_classifier(
-    source: str | Path | Weights, *, device: str = "auto", precision: str = "auto"
-) -> PixelClassifier:
-    """Open a segmentor.
-
-    Args:
-        source: A run folder, checkpoint or weights file, or one that is open already. If it belongs
-            to a run, images are presented as the run's recipe says.
-        device: Where PyTorch computes.
-        precision: PyTorch's arithmetic.
-
-    Raises:
-        ConvNeXtV2Error: The source cannot be opened, or is not a segmentor.
-    """
-    opened = source if isinstance(source, Weights) else open_run_weights(find_weights(source))
-    model, description = restore(opened), opened.description
-    if not isinstance(model, Segmentor):
-        raise CheckpointError(
-            f"{opened.path}: gives no class to pixels. Train a segmentor with: convnextv2 train "
-            "--task segmentation."
-        )
-    preprocessing = opened.preprocessing
-    chosen, own = choose_device(device), own_recipe(opened.path)
-    return pixel_classifier_of(
-        model.to(chosen).eval(),
-        preprocessing,
-        class_names=distinct(description.class_names or default_class_names(model.num_classes)),
-        device=chosen,
-        dtype=choose_precision(precision, chosen),
-        windows=None if own is None else Windows.of(own),
-    )
 
 
 def own_recipe(weights: Path) -> Recipe | None:

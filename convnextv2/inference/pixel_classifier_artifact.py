@@ -11,10 +11,9 @@ from torch import Tensor
 
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import ArtifactError
-from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, open_pixel_classifier
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows
 from convnextv2.inference.scorer import check_runs_here
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.opened import Weights
 
 
 def pixel_classifier_of_artifact(
@@ -80,12 +79,3 @@ def fixed_size(artifact: Artifact) -> tuple[int, int] | None:
 def total_stride(artifact: Artifact) -> int:
     """Return the total stride of an artifact's encoder: three stages halve what the stem leaves."""
     return int(artifact.card.arguments["stem_stride"]) * 8
-
-
-def any_pixel_classifier(
-    opened: Weights | Artifact, *, device: str = "auto", precision: str = "auto"
-) -> PixelClassifier:
-    """Make one of opened weights or an opened artifact; see the functions for each."""
-    if isinstance(opened, Artifact):
-        return pixel_classifier_of_artifact(opened, device=device, precision=precision)
-    return open_pixel_classifier(opened, device=device, precision=precision)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph, Outputs, has_classes
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError, RecipeError
@@ -28,7 +28,7 @@ from convnextv2.evaluation.unknown import (
     load_unknown,
     path_beside,
 )
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.opening import open_model
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
@@ -191,13 +191,11 @@ def open_scorer(
     Raises:
         ConvNeXtV2Error: The source cannot be opened, or is not a classifier.
     """
-    if isinstance(source, str | Path):
-        is_exported = is_artifact(source)
-        source = open_artifact(source) if is_exported else open_run_weights(find_weights(source))
-    if isinstance(source, Artifact):
-        check_own_prior(source, prior)
-        return _from_artifact(source, device, precision)
-    return _from_weights(source, device, precision, prior)
+    opened = open_model(source) if isinstance(source, str | Path) else source
+    if isinstance(opened, Artifact):
+        check_own_prior(opened, prior)
+        return _from_artifact(opened, device, precision)
+    return _from_weights(opened, device, precision, prior)
 
 
 def check_own_prior(artifact: Artifact, prior: Prior) -> None:

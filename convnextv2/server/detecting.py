@@ -15,7 +15,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
-from convnextv2.inference.detector_artifact import any_finder
+from convnextv2.inference.dense import open_finder
 from convnextv2.inference.object_predictions import above
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
@@ -61,7 +61,7 @@ class ObjectModel:
     def __init__(
         self, opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
     ) -> None:
-        finder = any_finder(opened, device=device, precision=precision)
+        finder = open_finder(opened, device=device, precision=precision)
         if finder.has_masks:
             rle.check_codec()
         self.finder, self._max_pixels = finder, max_pixels

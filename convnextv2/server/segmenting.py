@@ -14,7 +14,7 @@ from convnextv2.data.dense import rle
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
-from convnextv2.inference.pixel_classifier_artifact import any_pixel_classifier
+from convnextv2.inference.dense import open_pixel_classifier
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
@@ -62,7 +62,7 @@ class MapModel:
     def __init__(
         self, opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
     ) -> None:
-        pixel_classifier = any_pixel_classifier(opened, device=device, precision=precision)
+        pixel_classifier = open_pixel_classifier(opened, device=device, precision=precision)
         self.pixel_classifier, self._max_pixels = pixel_classifier, max_pixels
         self.class_names = pixel_classifier.class_names
         self.transform = WholeImages(pixel_classifier.preprocessing, pixel_classifier.prepare)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.opening import open_model
 from convnextv2.inference.reconstructor import Reconstructor
 from convnextv2.inference.scorer import Scorer, open_scorer
 from convnextv2.server.batcher import Batcher
@@ -165,13 +164,9 @@ def open_served(
         ConvNeXtV2Error: The model cannot be opened.
     """
     mark = fingerprint(spec.source)
-    opened: Weights | Artifact
-    if is_artifact(spec.source):
-        opened = open_artifact(spec.source)
-    else:
-        opened = open_run_weights(find_weights(spec.source))
-        if opened.description.kind == "fcmae":
-            return Served(spec, version, mark, None, Reconstructor(opened))
+    opened = open_model(spec.source)
+    if isinstance(opened, Weights) and opened.description.kind == "fcmae":
+        return Served(spec, version, mark, None, Reconstructor(opened))
     dense = open_dense(opened, device=device, precision=precision, max_pixels=max_pixels)
     if dense is not None:
         return Served(spec, version, mark, None, None, dense)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from convnextv2.console import answer, say
-from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.comparison import MAX_RUNS, Changed, Compared, build_comparison
 from convnextv2.evaluation.page import write_page
-from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.find import run_of
+from convnextv2.inference.opening import open_model
 from convnextv2.kernels import choice
 from convnextv2.places import check_page
 from convnextv2.recipe.knobs import Recipe, with_inferred
@@ -93,8 +94,7 @@ def compare(options: CompareOptions) -> Path:
 
 
 def _open(path: str) -> _Candidate:
-    opened: Weights | Artifact
-    opened = open_artifact(path) if is_artifact(path) else open_run_weights(find_weights(path))
+    opened = open_model(path)
     return _Candidate(path, opened, run_of(opened.path))
 
 

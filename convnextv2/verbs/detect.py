@@ -9,7 +9,7 @@ from typing import Any
 
 from convnextv2.data.folders import files
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.inference.detector_artifact import any_finder
+from convnextv2.inference.dense import open_finder
 from convnextv2.inference.object_predictions import ObjectFolder, find_in_images
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
@@ -41,7 +41,7 @@ def detect(
         MissingPackageError: The detector finds masks, and faster-coco-eval is not installed.
     """
     choice.choose(recipe.kernels)
-    finder = any_finder(opened, device=recipe.device, precision=recipe.precision)
+    finder = open_finder(opened, device=recipe.device, precision=recipe.precision)
     if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (objects get one class).", file=sys.stderr)
     source = files(options.images, max_pixels=recipe.max_image_pixels)

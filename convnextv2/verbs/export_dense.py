@@ -20,7 +20,8 @@ from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError
 from convnextv2.evaluation.drawing import colour_of
 from convnextv2.evaluation.overlay import class_colours
-from convnextv2.inference.detector import ObjectFinder, open_finder
+from convnextv2.inference.dense import open_finder
+from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.pixel_classifier import Windows, own_recipe
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor

@@ -12,10 +12,11 @@ from convnextv2.console import answer
 from convnextv2.data.folders import files
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.output_path import check_outside_data
-from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError
-from convnextv2.find import find_weights, open_run_weights, recipe_of
+from convnextv2.find import recipe_of
 from convnextv2.inference.answer import result_of
+from convnextv2.inference.opening import open_model
 from convnextv2.inference.prediction_file import (
     check_folder,
     check_prediction_file,
@@ -59,7 +60,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         y1], "mask": code}, ...]}`.
     """
     recipe, notes = options.recipe()
-    opened = None if options.server else _open(options.run)
+    opened = None if options.server else open_model(options.run)
     remote = described(options) if options.server else {}
     kind = remote.get("kind", "") if opened is None else opened.description.kind
     file: Path | None = None
@@ -92,10 +93,6 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     if failures and not results:
         raise DataError(f"None of the {len(failures)} images can be read.")
     return results
-
-
-def _open(run: str | Path) -> Weights | Artifact:
-    return open_artifact(run) if is_artifact(run) else open_run_weights(find_weights(run))
 
 
 def _check_folder(

@@ -12,7 +12,7 @@ import torch
 from convnextv2.data.folders import files
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError, MissingPackageError
-from convnextv2.inference.pixel_classifier_artifact import any_pixel_classifier
+from convnextv2.inference.dense import open_pixel_classifier
 from convnextv2.inference.segmentation_files import SegmentationFiles
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
@@ -43,7 +43,7 @@ def segment(
         DataError: An image cannot be read, and `bad_images` is "fail".
     """
     choice.choose(recipe.kernels)
-    pixel_classifier = any_pixel_classifier(
+    pixel_classifier = open_pixel_classifier(
         opened, device=recipe.device, precision=recipe.precision
     )
     if idle := options.changed("top_k", "prior"):

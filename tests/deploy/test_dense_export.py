@@ -18,9 +18,8 @@ from convnextv2 import export, predict, validate
 from convnextv2.cli import main
 from convnextv2.deploy.artifact import open_artifact
 from convnextv2.errors import ArtifactError, CheckpointError, ConvNeXtV2Error
-from convnextv2.inference.detector import open_finder
+from convnextv2.inference.dense import open_finder, open_pixel_classifier
 from convnextv2.inference.detector_artifact import finder_of_artifact
-from convnextv2.inference.pixel_classifier import open_pixel_classifier
 from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.safetensors import WEIGHTS, save_weights
@@ -76,10 +75,8 @@ def test_an_artifact_of_any_size_gives_pixels_the_classes_that_the_weights_give(
     dense_weights: dict[str, Path], exported_dense: Callable[..., Path], photos: list[Path]
 ) -> None:
     artifact = open_artifact(exported_dense("places", dynamic_size=True))
-    ours = pixel_classifier_of_artifact(artifact)
-    theirs = open_pixel_classifier(
-        open_weights(dense_weights["places"]), device="cpu", precision="float32"
-    )
+    ours = open_pixel_classifier(artifact.path)
+    theirs = open_pixel_classifier(dense_weights["places"], device="cpu", precision="float32")
     for photo in photos:
         expected = theirs(pixels_of(photo))
         assert len(expected.unique()) > 1
@@ -123,8 +120,8 @@ def test_an_artifact_finds_the_objects_that_the_weights_find(
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}[format])
     artifact = open_artifact(exported_dense("things", format))
-    ours = finder_of_artifact(artifact)
-    theirs = open_finder(open_weights(dense_weights["things"]), device="cpu", precision="float32")
+    ours = open_finder(artifact.path)
+    theirs = open_finder(dense_weights["things"], device="cpu", precision="float32")
     total = 0
     for photo in photos:
         sample = theirs.transform(pixels_of(photo))

@@ -11,8 +11,8 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.inference.detector import ObjectFinder, coco_results, open_finder, padded, paste
-from convnextv2.inference.pixel_classifier import open_pixel_classifier
+from convnextv2.inference.dense import open_finder, open_pixel_classifier
+from convnextv2.inference.detector import ObjectFinder, coco_results, padded, paste
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.preprocessing import Preprocessing

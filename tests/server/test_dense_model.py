@@ -14,8 +14,7 @@ from dense import PLACES, THINGS, detector, picture, save_dense, segmentor
 from PIL import Image
 from pycocotools import mask as coco
 
-from convnextv2.inference.detector import open_finder
-from convnextv2.inference.pixel_classifier import open_pixel_classifier
+from convnextv2.inference.dense import open_finder, open_pixel_classifier
 from convnextv2.weights.opened import open_weights
 
 pytestmark = [

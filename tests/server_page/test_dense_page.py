@@ -12,8 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from server_process import serving
 
-from convnextv2.inference.detector import open_finder
-from convnextv2.inference.pixel_classifier import open_pixel_classifier
+from convnextv2.inference.dense import open_finder, open_pixel_classifier
 from convnextv2.weights.opened import open_weights
 
 CHROMIUM = shutil.which("chromium")

@@ -18,7 +18,7 @@ from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.evaluation.segmentation import count_pixels
 from convnextv2.find import find_weights
-from convnextv2.inference.pixel_classifier import open_pixel_classifier
+from convnextv2.inference.dense import open_pixel_classifier
 from convnextv2.model.upernet import Segmentor
 from convnextv2.weights.restore import load_model
 
