@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from convnextv2.data.dense import rle
@@ -25,6 +25,8 @@ from convnextv2.weights.opened import Weights
 
 class WantedObjects(BaseModel):
     """The parts of an answer that a client wants for each image."""
+
+    model_config = ConfigDict(extra="forbid")  # a mistyped name would have no effect
 
     threshold: float = Field(
         0, ge=0, le=1, description="Leave out objects whose score is lower than this."

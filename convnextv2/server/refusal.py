@@ -134,7 +134,10 @@ def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]  # path and query, which it is about, are short
         where = ".".join(str(part) for part in first["loc"])[:200]
-        return refused(request, Refusal(422, "invalid_value", f"{where}: {first['msg']}"))
+        why = first["msg"]
+        if first["type"] == "extra_forbidden":
+            why = "There is no such parameter. GET /openapi.json lists those of each path."
+        return refused(request, Refusal(422, "invalid_value", f"{where}: {why}"))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from convnextv2.data.dense import rle
@@ -24,6 +24,8 @@ from convnextv2.weights.opened import Weights
 
 class WantedMaps(BaseModel):
     """The parts of an answer that a client wants for each image."""
+
+    model_config = ConfigDict(extra="forbid")  # a mistyped name would have no effect
 
     map: Literal["none", "png", "rle"] = Field(
         "none",

@@ -226,8 +226,9 @@ async def test_what_a_model_is_asked_for_must_be_what_it_has(
     assert image_of(found["overlay"]).size == (4 * 92, 4 * 64)  # small pictures are enlarged
     asked = await ask(server, DETECT, photos[0], masks="rle")
     assert asked["objects"] == found["objects"]  # the model finds boxes only
-    refused = await server.client.post(DETECT, content=body, params={"masks": "wrong"})
-    check_refused(refused, 422, "invalid_value")
+    for wrong in ({"masks": "wrong"}, {"score_threshold": 0.5}, {"map": "png"}):
+        refused = await server.client.post(DETECT, content=body, params=wrong)
+        check_refused(refused, 422, "invalid_value")
 
 
 async def test_a_model_says_what_it_is(serve: Serve, places: Path, things: Path) -> None:

@@ -234,12 +234,15 @@ async def test_parameters_are_checked(
         message = check_refused(await server.predict(images[0], **query), 422, "invalid_value")
         assert message.startswith(f"query.{next(iter(query))}: ")
     check_refused(await server.predict(images[0], embedding="perhaps"), 422, "invalid_value")
+    message = check_refused(await server.predict(images[0], treshold=0.9), 422, "invalid_value")
+    assert message.startswith("query.treshold: There is no such parameter.")
     for query in (
         {"mask_ratio": 0},
         {"mask_ratio": 1},
         {"seed": -1},
         {"seed": 0.5},
         {"seed": 2**31 + 1},
+        {"ratio": 0.5},
     ):
         response = await server.client.post(
             "/v1/models/pre/reconstruct", params=query, content=images[0]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from convnextv2.inference.answer import result_of
 from convnextv2.inference.scorer import Scorer, Scores
@@ -25,6 +25,8 @@ router = APIRouter(tags=["models"])
 
 class Wanted(BaseModel):
     """The parts of an answer that a client wants for each image."""
+
+    model_config = ConfigDict(extra="forbid")  # a mistyped name would have no effect
 
     top_k: int = Field(
         5,
@@ -117,15 +119,21 @@ def _prediction(
     return found
 
 
+class WantedTiles(BaseModel):
+    """The tiles of an image that a client wants to have hidden."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the tiles that is hidden.")
+    seed: int = Field(0, ge=0, le=2**31, description="Decides which tiles are hidden.")
+
+
 @router.post("/v1/models/{name}/reconstruct", responses=schemas.REFUSALS, openapi_extra=IMAGE_BODY)
 async def reconstruct(
     models: ModelsOf,
     request: Request,
     name: str,
-    mask_ratio: Annotated[
-        float, Query(gt=0, lt=1, description="Share of the tiles that is hidden.")
-    ] = 0.6,
-    seed: Annotated[int, Query(ge=0, le=2**31, description="Decides which tiles are hidden.")] = 0,
+    wanted: Annotated[WantedTiles, Query()],
 ) -> schemas.ReconstructResponse:
     """Reconstruct the image in the body with a pre-trained model, which sees only some tiles."""
     models.check_ready()
@@ -140,7 +148,7 @@ async def reconstruct(
         async def work(name: str, data: bytes) -> tuple[Prepared, tuple[str, str]]:
             prepared = await models.decoders.prepare(data, name, served.transform)
             return prepared, await loop.run_in_executor(
-                models.model_thread, model, prepared.pixels, mask_ratio, seed
+                models.model_thread, model, prepared.pixels, wanted.mask_ratio, wanted.seed
             )
 
         deadline = loop.time() + models.limits.deadline_s
