@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -25,6 +26,10 @@ _MAX_KEYS = 32
 
 _BLANKS = dict.fromkeys(map(ord, " \t\r\n"))
 """White space that the command base64 and mail programs insert, for `str.translate`."""
+
+# It warns about each wrong body on the server's error output, without saying of which request. The
+# refusal and the access log say so.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -97,9 +102,10 @@ async def _read_multipart(request: Request, limits: Limits) -> list[tuple[str, b
                 "too_many_images",
                 f"More than {limits.max_images} images. Send them in several requests.",
             ) from None
-        raise Refusal(
-            400, "bad_request", f"The multipart body cannot be read: {error.message[:200]}"
-        ) from None
+        why = error.message[:200]
+        if "Too many fields" in why:  # of which none are read
+            why = "A part is not a file. With curl, write -F images=@FILE."
+        raise Refusal(400, "bad_request", f"The multipart body cannot be read: {why}") from None
     return files
 
 

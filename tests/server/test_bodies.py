@@ -1,9 +1,11 @@
-"""Images in base64 as people have it."""
+"""Images in base64 as people have it, and what forms write on the error output."""
 
 import base64
+import logging
 from typing import Any
 
 import pytest
+from python_multipart.multipart import MultipartParser
 
 from convnextv2.server.bodies import decode_base64
 from convnextv2.server.limits import Limits
@@ -47,3 +49,8 @@ def test_other_texts_are_refused_with_what_is_expected(text: Any) -> None:
         match="image 0: is not base64. Expected the file's bytes so encoded, or a data: URI",
     ):
         decode_base64([text], Limits())
+
+
+def test_the_parser_of_forms_warns_of_nothing() -> None:
+    parser = MultipartParser(b"b")
+    assert not parser.logger.isEnabledFor(logging.WARNING)

@@ -201,11 +201,12 @@ async def test_bodies_of_another_kind_are_refused(serve: Serve, images: list[byt
     check_refused(await post(b"garbage", "multipart/form-data; boundary=b"), 400, "bad_request")
     check_refused(await post(b"garbage", "multipart/form-data"), 400, "bad_request")
     check_refused(await post(b"--b--\r\n", "multipart/form-data; boundary=b"), 400, "no_image")
-    check_refused(
+    message = check_refused(
         await server.client.post(PREDICT, data={"images": "text"}, files=parts(images[:1])),
         400,
         "bad_request",
     )
+    assert "A part is not a file. With curl, write -F images=@FILE." in message
     for wrong in (
         b"{",
         b"[]",
