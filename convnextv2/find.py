@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convnextv2.checkpoint import is_sharded
 from convnextv2.errors import RunError
+from convnextv2.recipe.files import began_in
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.text import typed
@@ -102,24 +103,14 @@ def recipe_of(weights: Path) -> Recipe | None:
     run = run_of(weights)
     if run is None:
         return None
-    recipe, began = run.recipe, _began_in(run)
+    recipe = run.recipe
+    began = began_in(run.path, recipe.out)
     places = {}
     for name in ("data_dir", "probe_dir"):
         data = getattr(recipe, name)
         if data and not os.path.isabs(data):
             places[name] = str(began / data) if began else ""
     return recipe.model_copy(update=places)
-
-
-def _began_in(run: Run) -> Path | None:
-    """Return the folder in which a run was started; None if its place does not tell."""
-    place, out = run.path.resolve(), Path(os.path.normpath(run.recipe.out))
-    if out.is_absolute():
-        return None
-    if out.resolve() == place:
-        return Path.cwd()
-    is_there = place.parts[-len(out.parts) :] == out.parts
-    return place.parents[len(out.parts) - 1] if is_there else None
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:

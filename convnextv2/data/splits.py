@@ -126,7 +126,7 @@ def check_data_dir(data_dir: str, needs: str) -> Path:
         raise DataError(f"data_dir is missing. Give {needs}.")
     root = Path(data_dir)
     if not root.exists():
-        parent = next((p for p in root.parents if p.exists()), Path("."))
+        parent = next((p for p in root.absolute().parents if p.exists()), Path.cwd())
         raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
     return root
 

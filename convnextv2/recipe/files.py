@@ -173,6 +173,22 @@ def _shipped() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
+def began_in(run: Path, out: str) -> Path | None:
+    """Return the folder in which a run was started; None if its place does not tell.
+
+    Args:
+        run: The run folder.
+        out: The knob `out` in its recipe.
+    """
+    place, named = run.resolve(), Path(os.path.normpath(out))
+    if named.is_absolute():
+        return None
+    if named.resolve() == place:
+        return Path.cwd()
+    is_there = place.parts[-len(named.parts) :] == named.parts
+    return place.parents[len(named.parts) - 1] if is_there else None
+
+
 def find_recipe(name: str | Path) -> Path:
     """Find the file of a recipe.
 

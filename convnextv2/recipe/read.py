@@ -7,6 +7,7 @@ type of the knob (`recipe.values`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe.files import SET, find_recipe, read_yaml
+from convnextv2.recipe.files import SET, began_in, find_recipe, read_yaml
 from convnextv2.recipe.given import (
     COMMAND,
     Given,
@@ -28,7 +29,7 @@ from convnextv2.recipe.given import (
 from convnextv2.recipe.knobs import Recipe, default_of, idle_of, knobs_of
 from convnextv2.recipe.mindcv import habits, keys
 from convnextv2.recipe.mindcv.habits import META
-from convnextv2.recipe.values import read_value, show
+from convnextv2.recipe.values import is_empty, read_value, show
 
 _SYNONYMS = {
     "learning_rate": "lr",
@@ -77,6 +78,7 @@ def read_recipe(
     foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)
     is_of_a_run = SET in given  # what has no effect was reported when the run started
+    moved = _found_data(given, in_file, path) if path and is_of_a_run else []
     unset = _not_set(given, origin, found)
     if uses is not None:
         reads_file = verb in ("train", "pretrain") and not is_own
@@ -103,6 +105,7 @@ def read_recipe(
         recipe = Recipe.model_construct(_fields_set=names, **dict(recipe))
 
     notes = [habits.defaults_line(origin, foreign, given, defaults)] if like_mindcv else []
+    notes += moved
     notes += _auto_notes(recipe, given)
     if uses is not None:
         notes += _batch_notes(recipe, verb)
@@ -113,6 +116,31 @@ def read_recipe(
     new = [item for item in given.items() if not (is_of_a_run and item[1].source == origin)]
     idle += _idle_knobs(recipe, dict(new), even_defaults=like_mindcv)
     return recipe, notes + _idle_notes(idle)
+
+
+def _found_data(given: dict[str, Given], in_file: Mapping[str, Given], path: Path) -> list[str]:
+    """Find the data of a run that was started in another folder, from which its paths count.
+
+    Args:
+        given: All knobs that were given, which are changed.
+        in_file: Those in the recipe of the run.
+        path: The recipe, in the folder of the run.
+
+    Returns:
+        A line for each path that was found.
+    """
+    out = in_file.get("out")
+    began = began_in(path.parent, str(out.value)) if out else None
+    lines = []
+    for name in ("data_dir", "probe_dir", "classes", "images_dir"):
+        item = in_file.get(name)
+        if began is None or item is None or given[name] is not item or is_empty(item.value):
+            continue
+        place = began / str(item.value)
+        if not os.path.exists(str(item.value)) and os.path.exists(place):
+            given[name] = item._replace(value=str(place))
+            lines.append(f"{name}: {item.value} is {place}, from where the run was started.")
+    return lines
 
 
 def _build(

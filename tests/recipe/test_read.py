@@ -331,3 +331,26 @@ def test_a_time_that_is_no_duration_says_what_to_write(written, remedy, recipe_f
     lines = lines_of({}, config=recipe_file(f"time: {written}\n"))
     assert lines[0] == "mine.yaml has 1 error:" and len(lines) == 2
     assert lines[1].startswith("  time = ") and remedy in lines[1]
+
+
+def test_the_data_of_a_run_are_found_from_other_folders(tmp_path, monkeypatch):
+    run = tmp_path / "project/runs/a"
+    run.mkdir(parents=True)
+    data = tmp_path / "project/data"
+    data.mkdir()
+    (run / "recipe.yaml").write_text("out: runs/a\ndata_dir: data\nset: [data_dir, out]\n")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for values in ({}, {"out": str(run), "resume": True}):
+        recipe, notes = read_recipe(values, config=run / "recipe.yaml")
+        assert recipe.data_dir == str(data)
+        assert notes[0] == f"data_dir: data is {data}, from where the run was started."
+    given = read_recipe({"data_dir": "mine"}, config=run / "recipe.yaml")
+    assert given[0].data_dir == "mine" and not given[1]
+    (here / "data").mkdir()  # data that have moved lie where the command runs
+    assert read_recipe({}, config=run / "recipe.yaml")[0].data_dir == "data"
+    (here / "data").rmdir()
+    (run / "recipe.yaml").rename(run / "mine.yaml")
+    (run / "mine.yaml").write_text("out: runs/a\ndata_dir: data\n")  # which no run wrote
+    assert read_recipe({}, config=run / "mine.yaml")[0].data_dir == "data"
