@@ -118,6 +118,8 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
                 rows = rows[rows != IGNORED]
                 amounts[at[path]] = np.bincount(rows, minlength=len(names))
         targets = (amounts > 0).astype(np.int8)
+        usable = {path for source in found for path in source.names}
+        maps = [each if path in usable else "" for path, each in zip(paths, maps, strict=True)]
     return Images(
         "segmentation",
         root,

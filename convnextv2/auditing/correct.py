@@ -85,6 +85,10 @@ def correct(
                 changed += 1
     if images.task == "classification":
         dropped |= _unlistable(images, labels, dropped)
+    if images.task == "segmentation":
+        for i, label_map in enumerate(images.maps):
+            if not label_map:
+                dropped.setdefault(i, "without a label map that can be used")
     kept = [i for i in range(len(images)) if i not in dropped]
     counts = dict(Counter(dropped.values()))
     if not kept:
@@ -221,8 +225,6 @@ def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
     taken: set[str] = set()
     number: Counter[str] = Counter()
     for i in kept:
-        if not images.maps[i]:
-            continue
         split = images.splits[i]
         original = stem = Path(images.paths[i]).stem
         while f"{split}/{stem}".casefold() in taken:  # maps are paired without regard to case

@@ -32,7 +32,8 @@ class Images:
         class_names: The classes.
         amounts: int64 (N, K), for detection the objects and for segmentation the pixels of each
             class; None for other tasks.
-        maps: The label map of each image, "" if it has none; empty for other tasks.
+        maps: The label map of each image, "" if it has none that can be used; empty for other
+            tasks.
         sources: Split -> images with objects, for detection.
         asked: The splits for training and for validation that the user named; None for the usual
             names.

@@ -174,6 +174,21 @@ def test_label_maps_are_paired_counted_and_linked(tmp_path: Path) -> None:
     assert (len(again), len(validation)) == (6, 4)  # without 1, and 0 stays in val alone
 
 
+def test_training_takes_what_an_audit_leaves_of_label_maps(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path / "maps")
+    (root / "annotations/train/0.png").unlink()
+    smaller = np.asarray(Image.open(root / "annotations/train/1.png"))[:-4]
+    Image.fromarray(smaller).save(root / "annotations/train/1.png")
+    (root / "annotations/val/2.png").write_bytes(b"no image")
+    report = convnextv2.audit(root, out=tmp_path / "out")
+    assert report.corrected.dropped == {"without a label map that can be used": 3}
+    assert report.corrected.kept == 8
+    training, validation = find_map_sources(
+        Recipe(data_dir=str(report.corrected.path)), Place(torch.device("cpu"))
+    )
+    assert validation is not None and (len(training), len(validation)) == (6, 2)
+
+
 def test_boxes_are_counted_and_written_as_coco(tmp_path: Path) -> None:
     root = tmp_path / "coco"
     drawn = [draw_shapes(root / "images" / f"{i}.png", i) for i in range(6)]
