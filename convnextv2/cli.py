@@ -22,6 +22,7 @@ from typing import Any, NoReturn, get_args
 from convnextv2 import __version__, waiting
 from convnextv2.ending import unwinding
 from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, Ended, MissingPackageError, Stopped
+from convnextv2.files import reason_of
 from convnextv2.recipe.knobs import group_of_knob
 from convnextv2.recipe.options import (
     REQUIRED,
@@ -81,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _OF_THE_SYSTEM:
             raise
         name = error.filename2 or error.filename
-        _print_error(error, f"{name or 'a file'}: {error.strerror}. {_OF_THE_SYSTEM[error.errno]}")
+        why = reason_of(error)
+        _print_error(error, f"{name or 'a file'}: {why}. {_OF_THE_SYSTEM[error.errno]}")
         return 2
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -178,6 +179,18 @@ def temporary_folders(folder: Path) -> Iterator[None]:
         for each in new:
             with contextlib.suppress(OSError):  # it is not there, or not empty
                 each.rmdir()
+
+
+def reason_of(error: OSError) -> str:
+    """Say why the system could not write, such as "No space left on device".
+
+    A folder that cannot be made since a link to nothing has its name is said to be that. The system
+    says that it exists.
+    """
+    name = error.filename
+    if error.errno == errno.EEXIST and name and os.path.islink(name) and not os.path.exists(name):
+        return f"{os.fsdecode(name)} is a link to {os.fsdecode(os.readlink(name))}, which is gone"
+    return error.strerror or str(error)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convnextv2.errors import RecipeError
-from convnextv2.files import temporary_folders
+from convnextv2.files import reason_of, temporary_folders
 
 _PAGES = (".html", ".htm")
 _MARK = b"<!doctype html"
@@ -34,7 +34,7 @@ def check_place(path: Path, *, option: str = "out") -> None:
                 pass
     except OSError as error:
         raise RecipeError(
-            f"{option} = {path}: nothing can be written in {path.parent} ({error.strerror}). "
+            f"{option} = {path}: nothing can be written in {path.parent} ({reason_of(error)}). "
             "Choose another place."
         ) from error
 

@@ -65,6 +65,21 @@ def test_a_place_that_cannot_be_written_is_named_with_its_option(tmp_path: Path)
         check_place(tmp_path / "file" / "a.png", option="pictures")
 
 
+def test_a_link_to_nothing_is_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "runs"
+    link.symlink_to(tmp_path / "disk")  # such as one that is not mounted
+    what = f"{link} is a link to {tmp_path / 'disk'}, which is gone"
+    with pytest.raises(RecipeError) as error:
+        check_place(link / "a.html")
+    assert what in str(error.value)
+    images = tmp_path / "images"
+    draw(images / "red/1.png", 0, 1)
+    assert main(["train", "--data_dir", str(images), "--out", str(link / "a"), *SMALL]) == 2
+    assert f"{link}: {what}. Choose another path." in capsys.readouterr().err
+
+
 def test_a_check_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_place(tmp_path / "new" / "deep" / "a.png")
     check_page(tmp_path / "new" / "page.html", "a.html")

@@ -16,7 +16,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
-from convnextv2.files import UniqueNames, replacing
+from convnextv2.files import UniqueNames, reason_of, replacing
 from convnextv2.inference.detector import ObjectFinder, coco_results
 from convnextv2.recipe.knobs import Recipe
 
@@ -105,7 +105,7 @@ class ObjectFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError(
-                f"out = {folder}: cannot be made a folder ({error.strerror}). Give a folder for "
+                f"out = {folder}: cannot be made a folder ({reason_of(error)}). Give a folder for "
                 "pictures and JSON."
             ) from None
         unique = UniqueNames(".png")

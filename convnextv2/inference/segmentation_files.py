@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.overlay import index_picture, overlay
-from convnextv2.files import UniqueNames, replacing
+from convnextv2.files import UniqueNames, reason_of, replacing
 
 
 class SegmentationFiles:
@@ -34,7 +34,7 @@ class SegmentationFiles:
                 temporary.write_text("id,name\n" + "".join(lines), encoding="utf-8")
         except OSError as error:
             raise RecipeError(
-                f"out = {folder}: cannot be written ({error.strerror}). Expected a folder."
+                f"out = {folder}: cannot be written ({reason_of(error)}). Expected a folder."
             ) from None
 
     def write(self, image: str, pixels: Tensor, classes: Tensor) -> dict[str, str]:

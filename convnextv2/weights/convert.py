@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.files import sync_folder
+from convnextv2.files import reason_of, sync_folder
 from convnextv2.lock import building
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
@@ -110,7 +110,7 @@ def convert_weights(
             _appear(made, out)
     except OSError as error:
         raise CheckpointError(
-            f"out = {out}: cannot be written ({error.strerror}). Choose another place."
+            f"out = {out}: cannot be written ({reason_of(error)}). Choose another place."
         ) from error
     if weights.left_out:
         lines.insert(0, f"Left out: {brief([name for name, _ in weights.left_out])}.")
