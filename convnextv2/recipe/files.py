@@ -44,6 +44,11 @@ for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 
 
+def called(path: Path) -> str:
+    """Return what messages call a recipe: its name, or its path if each run has that name."""
+    return str(path) if path.name == "recipe.yaml" else path.name
+
+
 def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     """Read every entry of a YAML file, including keys that are repeated.
 
@@ -94,7 +99,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         )
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no such date
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
-    raise RecipeError(report([Mistake(path.name, found)]))
+    raise RecipeError(report([Mistake(called(path), found)]))
 
 
 def _construct(loader: Any, node: yaml.Node) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe.files import SET, began_in, find_recipe, read_yaml
+from convnextv2.recipe.files import SET, began_in, called, find_recipe, read_yaml
 from convnextv2.recipe.given import (
     COMMAND,
     Given,
@@ -73,7 +73,7 @@ def read_recipe(
     """
     found = [Mistake(source, line) for line in mistakes]
     path = find_recipe(config) if config else None
-    origin = path.name if path else ""
+    origin = called(path) if path else ""
     in_file = _resolve(read_yaml(path), origin, found) if path else {}
     foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)

@@ -354,3 +354,10 @@ def test_the_data_of_a_run_are_found_from_other_folders(tmp_path, monkeypatch):
     (run / "recipe.yaml").rename(run / "mine.yaml")
     (run / "mine.yaml").write_text("out: runs/a\ndata_dir: data\n")  # which no run wrote
     assert read_recipe({}, config=run / "mine.yaml")[0].data_dir == "data"
+
+
+@pytest.mark.parametrize("text", ["epoch: 3\n", "- 1\n"])
+def test_mistakes_in_the_recipe_of_a_run_say_of_which_run(text, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert lines_of({}, config=path)[0] == f"{path} has 1 error:"
