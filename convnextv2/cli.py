@@ -218,9 +218,9 @@ def _program() -> _Parser:
     verbs = "\n".join(f"  {name:<{width}}  {verb.__doc__}" for name, verb in VERBS.items())
     parser = _Parser(
         prog="convnextv2",
-        usage="convnextv2 VERB [--config RECIPE] [--knob value ...]",
+        usage="convnextv2 VERB [--config RECIPE] [--option value ...]",
         description="ConvNeXt V2 from a folder of images to a trained model.",
-        epilog=f"verbs:\n{verbs}\n\nconvnextv2 VERB --help lists its knobs.",
+        epilog=f"verbs:\n{verbs}\n\nconvnextv2 VERB --help lists its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = "Print a script that lets a shell (bash, zsh, fish or tcsh) complete verbs and options."
@@ -273,7 +273,7 @@ def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
     ending += "MindCV's names of knobs are accepted. " * bool(verb.knobs)
     hidden = len(verb.knobs) - len(verb.shown)
     if verb.shown and not shows_all:
-        ending += f"There are {hidden} more: convnextv2 {verb.command} --help-all"
+        ending += f"There are {hidden} more knobs: convnextv2 {verb.command} --help-all"
     parser = _Parser(
         prog=f"convnextv2 {verb.command}",
         usage=f"convnextv2 {verb.command} {places}{' ' * bool(places)}{recipe}[--option value ...]",

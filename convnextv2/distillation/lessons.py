@@ -150,7 +150,10 @@ def build_lessons(
     if features:
         student.projection = nn.Linear(student.dims[-1], teacher.width).apply(init_weights)
     what = {"soft": "soft labels", "features": "features", "both": "soft labels and features"}
-    say(f"The teacher gives {what[kind]} ({why}). Labels count {task_weight:g}.")
+    say(
+        f"The teacher gives {what[kind]} ({why}). The loss on the labels has the weight "
+        f"{task_weight:g}."
+    )
     return Lessons(
         teacher,
         preprocessing,

@@ -156,7 +156,7 @@ class DrainingServer(uvicorn.Server):
         """Start the shutdown at SIGTERM or SIGINT. A second signal ends the process at once."""
         if self.models.is_draining:
             with suppress(OSError, RuntimeError):
-                print("Ended at once, without finishing.", flush=True)
+                print("Stopped at once; accepted requests are dropped.", flush=True)
             os._exit(1)  # nothing else interrupts a model that computes
         self.models.is_draining = True
         notify("STOPPING=1")
@@ -166,7 +166,7 @@ class DrainingServer(uvicorn.Server):
         loop = self.servers[0].get_loop()
         loop.call_soon_threadsafe(loop.call_later, self.drain_s, self._exit)
         with suppress(OSError, RuntimeError):  # the output may be closed
-            print("Finishing what was accepted.", flush=True)
+            print("Finishing the requests that were accepted.", flush=True)
 
     def _exit(self) -> None:
         self.should_exit = True

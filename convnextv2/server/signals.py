@@ -49,7 +49,7 @@ def _remember(number: int, frame: FrameType | None) -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not interrupt the end
     with suppress(OSError, RuntimeError, ValueError):  # the output may be closed
-        print("Ended before the server had begun.", flush=True)
+        print("Stopped before the server had started.", flush=True)
     # Not sys.exit: packages written in C drop an exception that is raised while they import others,
     # and the server would continue. No request has been accepted that could be lost.
     os._exit(0)

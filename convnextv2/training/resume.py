@@ -19,6 +19,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
+from convnextv2.text import counted
 from convnextv2.training import mindcv_files
 from convnextv2.training.conditions import (
     Conditions,
@@ -177,10 +178,10 @@ def restore(
     if progress.scaler:
         state.scaler.load_state_dict(progress.scaler)
     elif state.scaler.is_enabled():
-        say("  The scaler of float16's gradients starts anew: the run had another arithmetic.")
+        say("  The loss scale of float16 starts again: the run had another precision.")
     if place.is_main:
         if lines := run.damaged_lines():
-            say(f"  metrics.jsonl: {lines} line{'s' * (lines > 1)} cannot be read and left out.")
+            say(f"  metrics.jsonl: leaving out {counted(lines, 'line(s)')} that cannot be read.")
         position = progress.epoch + progress.batch / pace.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
         run.rewind(stays, folder)
@@ -250,7 +251,9 @@ def continue_mindcv(
     epoch = _epoch_of_mindcv(recipe, run, weights, pace, inside=inside)
     progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
-        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        say(
+            f"{path.name} is of this run, which goes on from {own}; later checkpoints are replaced."
+        )
         checkpoint = read_checkpoint(own, allocate=allocator_for(state.model), place=place)
         progress = Progress.read(checkpoint.progress)
         restore(state, run, own, checkpoint, progress, pace, place)

@@ -1,4 +1,4 @@
-"""Describe a checkpoint on one screen."""
+"""Describe a run or weights on one screen."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_another_arithmetic_is_allowed_by_name_and_its_scaler_starts_anew(
     assert train(photos, begun, *half) == 2
     assert "arithmetic: float32 before, float16 from here on" in capsys.readouterr().err
     assert train(photos, begun, *half, "--resume_allow", "precision") == 0
-    assert "scaler of float16's gradients starts anew" in capsys.readouterr().out
+    assert "loss scale of float16 starts again" in capsys.readouterr().out
     assert all(tensor.isfinite().all() for tensor in weights(begun).values())
 
 
@@ -221,7 +221,7 @@ def test_copies_of_checkpoints_and_a_damaged_log_are_no_trouble(
     log[2] = b"[1, 2]\n"
     (begun / "metrics.jsonl").write_bytes(b"".join(log) + b'{"kind": "tr')
     assert train(photos, begun, "--resume") == 0
-    assert "metrics.jsonl: 2 lines cannot be read and left out." in capsys.readouterr().out
+    assert "metrics.jsonl: leaving out 2 lines that cannot be read." in capsys.readouterr().out
     assert copy.is_dir() and equal(begun, straight)
 
 

@@ -64,7 +64,9 @@ async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no
         with pytest.raises(OSError):
             await process.connect()
         said = process.log.read_text()
-        assert "Finishing what was accepted." in said and not process.errors.read_text()
+        assert (
+            "Finishing the requests that were accepted." in said and not process.errors.read_text()
+        )
         assert "  POST images to /v1/models/trees/predict\n" in said
 
 

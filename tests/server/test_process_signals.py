@@ -45,7 +45,7 @@ async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_pa
     with Process(tmp_path, "trees=nowhere", anew=True, PYTHONPATH=str(tmp_path)) as process:
         assert await asyncio.to_thread(process.popen.wait, 30) == 0
         assert (
-            process.log.read_text() == "Ended before the server had begun.\n"
+            process.log.read_text() == "Stopped before the server had started.\n"
             and not process.errors.read_text()
         )
 
@@ -61,7 +61,7 @@ async def test_sigterm_while_it_starts_ends_it_as_it_should(
         assert await asyncio.to_thread(process.popen.wait, 30) == 0
         assert not process.errors.read_text()
         if after_s == 0:
-            assert process.log.read_text() == "Ended before the server had begun.\n"
+            assert process.log.read_text() == "Stopped before the server had started.\n"
 
 
 async def test_sigterm_during_the_warm_up_does_not_wait_for_it_and_a_second_one_for_nothing(
@@ -77,7 +77,7 @@ async def test_sigterm_during_the_warm_up_does_not_wait_for_it_and_a_second_one_
     with Process(tmp_path, f"trees={weights}", "--drain_s", "600") as process:
         await process.ready()
         process.popen.send_signal(signal.SIGTERM)
-        await process.said("Finishing what was accepted.")
+        await process.said("Finishing the requests that were accepted.")
         process.popen.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.popen.wait, 5) == 1
-        assert "Ended at once, without finishing." in process.log.read_text()
+        assert "Stopped at once; accepted requests are dropped." in process.log.read_text()

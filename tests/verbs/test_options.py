@@ -308,7 +308,7 @@ def test_help_shows_what_matters_and_how_to_see_all(verb, capsys, monkeypatch):
     shown = set(re.findall(r"^  --(\w+)", out, re.MULTILINE)) & Recipe.model_fields.keys()
     assert 14 <= len(shown) <= 15
     hidden = len(VERBS[verb].knobs) - len(shown)
-    assert f"There are {hidden} more: convnextv2 {verb} --help-all" in out
+    assert f"There are {hidden} more knobs: convnextv2 {verb} --help-all" in out
     assert main([verb, "--help-all"]) == 0
     every = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE))
     assert every >= VERBS[verb].knobs.keys()

@@ -237,4 +237,4 @@ def _check_contradictions(
             "the weights that belong to it."
         )
     if recipe.in_channels != model.in_channels:
-        say(f"in_channels {model.in_channels}, as the weights have it.")
+        say(f"in_channels {model.in_channels}, taken from the weights.")

@@ -164,7 +164,7 @@ class PushOptions(Options, verb="push"):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(Options, verb="inspect"):
-    """Describe a checkpoint of any known format."""
+    """Describe a run, or weights of any known format."""
 
     weights: PathLike = argument("WEIGHTS", RUN)
     json: bool = json_option()
