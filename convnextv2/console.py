@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -21,6 +21,12 @@ def say(text: str) -> None:
     """Print a line, on the main rank only."""
     if find_launch(os.environ).rank == 0:
         print(text, flush=True)
+
+
+def print_to_stderr(line: str) -> None:
+    """Print a line on stderr, unless the terminal was closed."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 @contextmanager

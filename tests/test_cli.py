@@ -9,6 +9,7 @@ from convnextv2 import __version__, cli
 from convnextv2.errors import DataError, LostRankError, RecipeError, Stopped
 from convnextv2.recipe.knobs import Recipe, knobs_of
 from convnextv2.recipe.read import read_recipe
+from convnextv2.verbs.options import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -224,11 +225,11 @@ def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
 def test_without_a_verb_all_verbs_are_shown(argv, capsys):
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for name, verb in cli.VERBS.items():
+    for name, verb in VERBS.items():
         assert re.search(rf"^  {name} +{re.escape(verb.__doc__)}$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_shows_its_options(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert cli.main([verb, "--help-all" if verb in ("train", "pretrain") else "--help"]) == 0

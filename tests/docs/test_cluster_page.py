@@ -11,7 +11,7 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-from convnextv2.cli import parse
+from convnextv2.arguments import parse
 from convnextv2.verbs.options import VERBS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md").read_text()

@@ -7,7 +7,7 @@ import pytest
 from json_answers import read_answer
 
 import convnextv2
-from convnextv2 import cli
+from convnextv2 import arguments
 from convnextv2.cli import main
 from convnextv2.console import answer, answering
 from convnextv2.verbs.answers import ANSWERS
@@ -105,4 +105,4 @@ def test_only_the_main_rank_answers(
 
 def test_help_tells_of_the_option() -> None:
     for name in {name.partition(" ")[0] for name in ANSWERS}:
-        assert "--json" in cli._parser(VERBS[name]).format_help()
+        assert "--json" in arguments.build_parser(VERBS[name]).format_help()

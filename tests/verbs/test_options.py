@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import convnextv2
-from convnextv2 import cli
+from convnextv2 import arguments, cli
 from convnextv2.cli import main
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.files import find_recipe, list_recipes
@@ -47,8 +47,8 @@ def helps() -> dict[str, str]:
     """The help of each verb, each option in one line."""
     found = {}
     for verb in VERBS:
-        parser = cli._parser(VERBS[verb], shows_all=True)
-        parser.formatter_class = lambda prog: cli.argparse.HelpFormatter(
+        parser = arguments.build_parser(VERBS[verb], shows_all=True)
+        parser.formatter_class = lambda prog: arguments.argparse.HelpFormatter(
             prog, max_help_position=100, width=2000
         )
         found[verb] = parser.format_help()
@@ -75,7 +75,7 @@ def test_the_default_of_help_signature_and_verb_is_one(verb, one, helps):
     ):
         return
     (line,) = re.findall(rf"^  --{one.name} .*$", helps[verb], re.MULTILINE)
-    default = cli._written(one.default)
+    default = arguments._written(one.default)
     unit = f" {one.unit}" if one.unit and default != "empty" else ""
     assert line.endswith(f"[{default}{unit}]")
 
