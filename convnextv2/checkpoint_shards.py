@@ -51,7 +51,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], channel: SideChann
 
     Args:
         folder: A folder that does not exist yet, on a file system that all ranks share.
-        tensors: The tensors by key. Of those that are not sharded, the first rank's are written.
+        tensors: The tensors by key. Tensors that are not sharded are written by the first rank.
         channel: The connection to the other ranks.
 
     Raises:
@@ -88,8 +88,8 @@ def read_shards(
     Args:
         folder: The folder that `write_shards` wrote.
         prefix: Read only the tensors whose keys begin with this text.
-        allocate: Makes the tensors to read into. Of a DTensor, only this rank's part is read. None
-            reads whole tensors on the CPU.
+        allocate: Makes the tensors to read into. If that is a DTensor, only this rank's part is
+            read. None reads whole tensors on the CPU.
 
     Returns:
         The tensors by key.

@@ -318,8 +318,8 @@ class Run:
         if not damaged:
             raise RunError(f"{self.path}: has no checkpoint.")
         raise CheckpointError(
-            f"{found} No other checkpoint of {self.path} is whole. Start anew with --overwrite, or "
-            "a new run from the weights in last/ or best/ with --init."
+            f"{found} No other checkpoint of {self.path} is whole. Start again with --overwrite, "
+            "or a new run from the weights in last/ or best/ with --init."
         )
 
     def content(self) -> set[str]:

@@ -154,8 +154,8 @@ def held_out(
     Args:
         targets: int64 (N,), the class of each image.
         classes: The number of classes.
-        fraction: The share of each class. Of a class with two or more images, at least one is held
-            out.
+        fraction: The share of each class. If a class has two or more images, at least one of them
+            is held out.
         seed: The seed of the choice.
 
     Returns:
@@ -185,8 +185,8 @@ def held_out_evenly(
 
     Args:
         targets: int8 (N, K), 1 for a label that an image has.
-        fraction: The share of each class. Of a class with two or more images, at least one is held
-            out.
+        fraction: The share of each class. If a class has two or more images, at least one of them
+            is held out.
         seed: The seed of the choice.
 
     Returns:

@@ -41,7 +41,7 @@ class SegmentationFiles:
         """Write the pictures of one image.
 
         Args:
-            image: The name of its file. Of two images with the same name, the second gets a number.
+            image: The name of its file. If two images have the same name, the second gets a number.
             pixels: uint8 (C, H, W).
             classes: int16 (H, W), class indices.
 

@@ -37,7 +37,7 @@ def _constant(function: Answer) -> Answer:
 def choose(choice: Choice, device: torch.device | None = None) -> str:
     """Set which kernels run in this process.
 
-    A change makes torch.compile start anew, because compiled graphs hold the kernels of the time
+    A change makes torch.compile compile again, because compiled graphs hold the kernels of the time
     when they were traced.
 
     Args:

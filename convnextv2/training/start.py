@@ -133,8 +133,8 @@ def decide(recipe: Recipe, path: Path) -> tuple[Recipe, Way]:
         The recipe, in which `resume: auto` has become True or False, and the way.
 
     Raises:
-        RunError: With `resume: auto`, the folder can neither be resumed nor safely be started anew;
-            see `settle_auto`.
+        RunError: With `resume: auto`, the folder can neither be resumed nor safely be started
+            again; see `settle_auto`.
     """
     recipe = settle_auto(recipe, path)
     if recipe.resume:
@@ -154,10 +154,10 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
 
     Returns:
         The recipe. `resume` is True if the folder has a checkpoint. If the folder is a run that was
-        killed before its first checkpoint, starting anew loses nothing, so `overwrite` is True.
+        killed before its first checkpoint, starting again loses nothing, so `overwrite` is True.
 
     Raises:
-        RunError: The folder has weights but no checkpoint to continue from, or starting anew would
+        RunError: The folder has weights but no checkpoint to continue from, or starting again would
             delete files that no run wrote.
     """
     if recipe.resume != "auto":
@@ -171,8 +171,8 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     # The user may have named any folder, such as the one with the recipe and the images.
     if is_run and (others := run.foreign_content(recipe.model)):
         raise RunError(
-            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would "
-            f"delete files that are not of a run: {', '.join(others)}. Use another folder for out, "
+            f"resume = auto: {path} has no checkpoint to go on from, and starting again would "
+            f"delete files that no run wrote: {', '.join(others)}. Use another folder for out, "
             "or --overwrite to delete them."
         )
     return recipe.model_copy(update={"resume": False, "overwrite": is_run})
@@ -244,9 +244,8 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
                 "or use resume: auto, which does either."
             )
         return run
-    if (
-        way is Way.CONTINUE_INSIDE
-    ):  # the checkpoint may still not fit the run, so nothing is deleted yet
+    if way is Way.CONTINUE_INSIDE:
+        # The checkpoint may still not fit the run, so nothing is deleted yet.
         return run
     if path.exists() and not (path.is_dir() and run.has_only_a_start()):
         needed = {"weights to start from": recipe.init, "teacher": recipe.teacher}

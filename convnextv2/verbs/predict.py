@@ -42,22 +42,24 @@ from convnextv2.weights.opened import Weights
 def predict(options: PredictOptions) -> list[dict[str, Any]]:
     """Print the most probable classes of images, or their labels, and return them.
 
-    They are written to a file, too, if `out` is given. With `json`, one JSON object for each image
-    is printed while images are classified. The file also names the images that could not be read.
-    Of a segmentor, the share of every class in the pixels is printed, and `out` is a folder for
-    overlays and maps of class indices. Of a detector, the objects are printed, and `out` is a
+    If `out` is given, they are also written to a file, which names the images that could not be
+    read, too. With `json`, one JSON object is printed for each image as soon as it is classified.
+    For a segmentor, the share of every class in the pixels is printed, and `out` is a folder for
+    overlays and maps of class indices. For a detector, the objects are printed, and `out` is a
     folder for pictures and COCO's JSON.
 
     Returns:
-        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. If
-        the model was fitted with a coverage, there are also `"possible": [name, ...]`, `"foreign"`
-        and `"foreignness"`. Of a model that gives an image any number of labels, it is a list of
-        `{"image": name, "labels": [{"name": name, "score": probability, "threshold": threshold},
-        ...], "scores": {name: probability}}`. Of a segmentor, it is a list of `{"image": name,
-        "height": px, "width": px, "classes": [{"class": name, "share": share}, ...]}`, with
-        "overlay" and "index" if `out` is given. Of a detector, it is a list of `{"image": name,
-        "width": px, "height": px, "objects": [{"class": name, "score": score, "box": [x0, y0, x1,
-        y1], "mask": code}, ...]}`.
+        One dictionary for each image, whose form depends on the model:
+
+        - Classifier: `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
+          If it was fitted with a coverage, also `"possible": [name, ...]`, `"foreign"` and
+          `"foreignness"`.
+        - Several labels per image: `{"image": name, "labels": [{"name": name, "score": probability,
+          "threshold": threshold}, ...], "scores": {name: probability}}`.
+        - Segmentor: `{"image": name, "height": px, "width": px, "classes": [{"class": name,
+          "share": share}, ...]}`, with `"overlay"` and `"index"` if `out` is given.
+        - Detector: `{"image": name, "width": px, "height": px, "objects": [{"class": name, "score":
+          score, "box": [x0, y0, x1, y1], "mask": code}, ...]}`.
     """
     recipe, notes = options.recipe()
     opened = None if options.server else open_model(options.run)

@@ -74,7 +74,7 @@ def replay(options: ReplayOptions) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
     The images are those that the network got, cropped and augmented. Images are not mixed, and
-    masks are drawn anew for each image. A step that failed only because of its mixture may
+    new masks are drawn for each image. A step that failed only because of its mixture may
     therefore be finite here.
 
     Returns:

@@ -21,7 +21,7 @@ _NEEDS = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_cli
 
 @takes(ServeOptions)
 def serve(options: ServeOptions) -> None:
-    """Serve models until the process is told to end.
+    """Serve models until a signal ends the process.
 
     On SIGTERM, the server finishes the requests that it has accepted. On SIGHUP, it reloads what
     has changed.

@@ -382,7 +382,7 @@ def test_resume_auto_deletes_nothing_that_no_run_wrote(
     ]
     before = sorted(out.rglob("*"))
     assert main(command) == 2
-    assert "would delete files that are not of a run: images." in capsys.readouterr().err
+    assert "would delete files that no run wrote: images." in capsys.readouterr().err
     assert sorted(out.rglob("*")) == before
 
 

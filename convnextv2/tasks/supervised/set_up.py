@@ -163,7 +163,7 @@ def build_own_loader(
         transform: Prepares the images.
         source: The images.
         weights: The path of the model, whose run may have a list of bad images.
-        recipe: Says how many images are in a batch, and what becomes of bad ones.
+        recipe: Says how many images are in a batch, and whether bad ones are skipped.
         place: This rank.
     """
     return EvaluationLoader(
