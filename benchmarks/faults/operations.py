@@ -33,7 +33,7 @@ from photographs import make_photographs
 from runs import DONE, SMALL, command_line, knob_exists, last_lines, run_forked
 
 Point = tuple[str, str, int, str]
-"""Operation, path inside of the run folder, how often that came before, moment."""
+"""Operation, path inside the run folder, how often that came before, moment."""
 
 _LATE = ("convnextv2.verbs.train", "convnextv2.verbs.pretrain", "torch._dynamo")
 """Modules that a run imports late. This process imports them once for all of its copies."""

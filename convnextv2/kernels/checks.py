@@ -1,7 +1,7 @@
 """Checks that tensors have the sizes that belong together, one for each operation.
 
 Kernels compute addresses from sizes and check nothing, so that with a wrong size they would read or
-write outside of their tensors. Each check takes the arguments of its operation in
+write outside their tensors. Each check takes the arguments of its operation in
 `kernels.operations`, and raises ValueError. Only shapes and dtypes are looked at: nothing here
 waits for a device.
 """

@@ -22,7 +22,7 @@ MAX_NUMBERS = 2_000_000
 Parsing so many takes about half a second, in which nothing else runs. Image files take less."""
 
 _MAX_KEYS = 32
-"""The largest number of values in the JSON of a request outside of its lists."""
+"""The largest number of values in the JSON of a request outside its lists."""
 
 _BLANKS = dict.fromkeys(map(ord, " \t\r\n"))
 """White space that the command base64 and mail programs insert, for `str.translate`."""

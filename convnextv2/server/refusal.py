@@ -49,7 +49,7 @@ class Refusal(Exception):
         self.retry_after_s, self.more_headers = retry_after_s, more_headers
 
     def body(self) -> dict[str, dict[str, str]]:
-        """Return the JSON of the error, in the form of all paths outside of /v2."""
+        """Return the JSON of the error, in the form of all paths outside /v2."""
         return {"error": {"code": self.code, "message": self.message}}
 
     def headers(self) -> dict[str, str]:
@@ -78,7 +78,7 @@ def answer_of(refusal: Refusal, path: str) -> JSONResponse:
 
 
 async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
-    """Send an error from outside of the application, and close the connection.
+    """Send an error from outside the application, and close the connection.
 
     Args:
         refusal: The error.

@@ -15,7 +15,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error outside of /v2."""
+    """The body of every error outside /v2."""
 
     error: ErrorDetail
 

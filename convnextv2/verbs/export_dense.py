@@ -50,7 +50,7 @@ def check_dense(options: ExportOptions, kind: str) -> None:
     noun = "segmentor" if kind == "segmentation" else "detector"
     if options.input == "pixels":
         raise RecipeError(
-            f"input = pixels: images of a {noun} are resized to many sizes outside of the graph. "
+            f"input = pixels: images of a {noun} are resized to many sizes outside the graph. "
             "Use input images."
         )
     if options.calibrate:

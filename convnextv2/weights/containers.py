@@ -194,7 +194,7 @@ def _open_shards(folder: Path) -> Container:
         raise CheckpointError(f"{folder / _INDEX}: has no weight_map of tensors to files.")
     files = [folder / name for name in sorted(set(shards.values()))]
     if any(file.parent != folder or not file.name.isprintable() for file in files):
-        raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
+        raise CheckpointError(f"{folder / _INDEX}: names a file outside its folder.")
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= _read_safetensors(file)[0]

@@ -46,8 +46,8 @@ class Defect(Enum):
         "left out; the box stays",
     )
     FAR_OUTLINE = (
-        "outline that ends far outside of its image",
-        "outlines that end far outside of their images",
+        "outline that ends far outside its image",
+        "outlines that end far outside their images",
         "left out; the box stays",
     )
     WRONG_MASK = (

@@ -24,7 +24,7 @@ from reference.verbs import verb_index, verb_page
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension."""
     app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir) / "reference"))
-    # Before napoleon, which finds types by the colons outside of code.
+    # Before napoleon, which finds types by the colons outside code.
     app.connect("autodoc-process-docstring", to_rst, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
