@@ -180,6 +180,21 @@ class PixelClassifier:
         return LogitMap(total / count, (float(height), float(width)))
 
 
+def shares_of(classes: Tensor, num_classes: int) -> list[tuple[int, float]]:
+    """Return the classes that occur in a map, with their shares of the pixels.
+
+    Args:
+        classes: int16 (H, W), class indices.
+        num_classes: The number of classes.
+
+    Returns:
+        Index and share, from 0 to 1, of each class that occurs, the largest share first.
+    """
+    counts = torch.bincount(classes.flatten().long(), minlength=num_classes)
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return [(k, int(counts[k]) / classes.numel()) for k in order if counts[k]]
+
+
 def window_corners(size: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Yield top and left of the windows that cover an image.
 

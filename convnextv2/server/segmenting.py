@@ -15,6 +15,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
 from convnextv2.inference.dense import open_pixel_classifier
+from convnextv2.inference.pixel_classifier import shares_of
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
@@ -95,8 +96,6 @@ class MapModel:
         """
         size = reduced_size(prepared.size, self._max_pixels)
         classes = self.pixel_classifier.classify_prepared(prepared.pixels, size)
-        counts = torch.bincount(classes.flatten().long(), minlength=len(self.class_names))
-        order = counts.argsort(descending=True, stable=True).tolist()
         found: dict[str, Any] = {
             "image": title,
             "height": prepared.size[0],
@@ -105,11 +104,10 @@ class MapModel:
                 {
                     "class": self.class_names[k],
                     "index": k,
-                    "share": int(counts[k]) / classes.numel(),
+                    "share": share,
                     "colour": css_colour(self._colours[k].tolist()),
                 }
-                for k in order
-                if counts[k]
+                for k, share in shares_of(classes, len(self.class_names))
             ],
         }
         if wanted.map != "none":

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from convnextv2.data.folders import files
+from convnextv2.data.source import Source
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError, MissingPackageError
 from convnextv2.inference.dense import open_pixel_classifier
+from convnextv2.inference.pixel_classifier import shares_of
 from convnextv2.inference.segmentation_files import SegmentationFiles
 from convnextv2.kernels import choice
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.weights.opened import Weights
@@ -53,39 +56,38 @@ def segment(
     )
     if out is None:
         print("Set --out FOLDER to write an overlay and a map of indices.", file=sys.stderr)
-    how = pixel_classifier.preprocessing
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line, file=sys.stderr)
+    names = pixel_classifier.class_names
+    for name, pixels in _read(source, pixel_classifier.preprocessing, recipe, on_bad):
+        classes = pixel_classifier(pixels)
+        yield {
+            "image": name,
+            "height": classes.shape[0],
+            "width": classes.shape[1],
+            "classes": [
+                {"class": names[k], "share": share} for k, share in shares_of(classes, len(names))
+            ],
+            **(out.write(name, pixels, classes) if out else {}),
+        }
+
+
+def _read(
+    source: Source, how: Preprocessing, recipe: Recipe, on_bad: Callable[[str, str], object]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the pixels, uint8 (C, H, W), of each image that can be read."""
     for index, name in enumerate(source.names):
         try:
             pixels = source.pixels(index, how.channels, how.value_range)
         except MissingPackageError:
             raise
         except DataError as error:
+            why = str(error).removeprefix(f"{name}: ")
             if recipe.bad_images == "fail":
                 raise DataError(
-                    f"{name}: {str(error).removeprefix(f'{name}: ')} Mend or replace the file, or "
-                    "set bad_images = skip."
+                    f"{name}: {why} Mend or replace the file, or set bad_images = skip."
                 ) from None
-            on_bad(name, str(error).removeprefix(f"{name}: "))
+            on_bad(name, why)
             continue
-        classes = pixel_classifier(pixels)
-        counts = torch.bincount(
-            classes.flatten().long(), minlength=len(pixel_classifier.class_names)
-        )
-        order = counts.argsort(descending=True, stable=True).tolist()
-        yield {
-            "image": name,
-            "height": classes.shape[0],
-            "width": classes.shape[1],
-            "classes": [
-                {
-                    "class": pixel_classifier.class_names[k],
-                    "share": int(counts[k]) / classes.numel(),
-                }
-                for k in order
-                if counts[k]
-            ],
-            **(out.write(name, pixels, classes) if out else {}),
-        }
+        yield name, pixels

@@ -10,6 +10,7 @@ from convnextv2.inference.pixel_classifier import (
     Windows,
     classes_of,
     pixel_classifier_of,
+    shares_of,
     window_corners,
 )
 from convnextv2.model.convnext import ConvNeXtV2
@@ -154,3 +155,9 @@ def test_many_classes_and_a_large_image_stay_in_bounded_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert classes_of([LogitMap(logits, (128.0, 192.0))], (1200, 1500)).shape == (1200, 1500)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.2e6  # kB
+
+
+def test_shares_begin_with_the_largest_and_leave_out_what_does_not_occur() -> None:
+    classes = torch.tensor([[3, 0, 3], [1, 3, 1]], dtype=torch.int16)
+    assert shares_of(classes, 5) == [(3, 3 / 6), (1, 2 / 6), (0, 1 / 6)]
+    assert shares_of(classes[:1, :2], 5) == [(0, 0.5), (3, 0.5)]  # equal ones by number
