@@ -113,7 +113,7 @@ def with_kind(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let an artifact be of another kind."""
     artifact = open_artifact(folder)
     other = replace(artifact, card=artifact.card.model_copy(update={"kind": kind}))
-    monkeypatch.setattr("convnextv2.distillation.teacher.open_artifact", lambda _: other)
+    monkeypatch.setattr("convnextv2.distillation.teacher.open_model", lambda _: other)
     return folder
 
 

@@ -17,18 +17,18 @@ pytestmark = pytest.mark.anyio
 async def test_the_licence_of_a_pretrained_model_is_told(
     serve: Serve, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convnextv2.find import open_run_weights
+    from convnextv2.inference.opening import open_model
     from convnextv2.server import served
 
     def with_notice(path: Path) -> Any:
         from dataclasses import replace
 
-        opened = open_run_weights(path)
+        opened = open_model(path)
         return replace(
             opened, origin=replace(opened.origin, notice="CC-BY-NC 4.0, not for commercial use")
         )
 
-    monkeypatch.setattr(served, "open_run_weights", with_notice)
+    monkeypatch.setattr(served, "open_model", with_notice)
     server = await serve(f"pre={pretrained}")
     (version,) = (await server.client.get("/v1/models/pre")).json()["versions"]
     assert "Licence: CC-BY-NC 4.0, not for commercial use" in version["notes"]
