@@ -1173,7 +1173,7 @@ def predict(
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
-        One dictionary for each image, whose form depends on the model:
+        One dictionary for each image. The model decides which form it has.
 
         - Classifier: `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
           If it was fitted with a coverage, also `"possible": [name, ...]`, `"foreign"` and

@@ -49,7 +49,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     folder for pictures and COCO's JSON.
 
     Returns:
-        One dictionary for each image, whose form depends on the model:
+        One dictionary for each image. The model decides which form it has.
 
         - Classifier: `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
           If it was fitted with a coverage, also `"possible": [name, ...]`, `"foreign"` and
