@@ -67,6 +67,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         if isinstance(recipe.color_jitter, tuple)
         else (recipe.color_jitter,) * 3
     )
+    brightness, contrast, saturation, hue = (*strengths, 0.0)[:4]  # hue may be left out
     preprocessing = build_preprocessing(recipe)
     fill = tuple(round(255 * value) for value in preprocessing.mean)
     return TrainTransform(
@@ -75,7 +76,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         ratio=recipe.ratio,
         hflip=recipe.hflip,
         vflip=recipe.vflip,
-        jitter=(*strengths[:3], strengths[3] if len(strengths) > 3 else 0.0),  # type: ignore[arg-type]  # the recipe checks that
+        jitter=(brightness, contrast, saturation, hue),
         augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation)
         if recipe.auto_augment
         else None,

@@ -1,4 +1,4 @@
-"""What a run that cannot start advises to do."""
+"""A run that cannot start says what to do instead."""
 
 from pathlib import Path
 
