@@ -122,19 +122,23 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_
 def test_what_a_killed_process_left_among_the_temporary_files_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Not tmp_path itself: another test of this process may have had a folder of the same name, and a
+    # process looks through a folder once.
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     code = (
         "import os, signal; from convnextv2.files import system_scratch as make\n"
         "with make('plan') as folder:\n"
         "    (folder / 'big').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)})
-    [left] = tmp_path.iterdir()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(temporary)})
+    [left] = temporary.iterdir()
     assert "convnextv2-plan" in left.name and (left / "big").exists()
     with system_scratch("push") as folder:
-        assert list(tmp_path.iterdir()) == [folder]
+        assert list(temporary.iterdir()) == [folder]
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_temporary_folder_that_another_user_left_is_not_in_the_way(
