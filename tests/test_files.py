@@ -122,8 +122,8 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_
 def test_what_a_killed_process_left_among_the_temporary_files_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Not tmp_path itself: another test of this process may have had a folder of the same name, and a
-    # process looks through a folder once.
+    # Not tmp_path itself: another test of this process may have had a folder of the same name, and
+    # a process looks through a folder once.
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
