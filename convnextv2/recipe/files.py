@@ -21,6 +21,13 @@ SET = "set"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
+RUN_RECIPE = "recipe.yaml"
+"""The name of the recipe in every run folder."""
+
+_EMPTY = (
+    "is empty. Expected every knob, as a run writes them. Copy the file from a backup, or copy "
+    "last/ out of the run and use its weights."
+)
 _MAX_VALUES = 1_000_000
 _TOO_MANY = f"it holds more than {_MAX_VALUES:,} values"
 
@@ -46,7 +53,7 @@ for _kind in ("int", "float"):
 
 def called(path: Path) -> str:
     """Return what messages call a recipe: its name, or its path if each run has that name."""
-    return str(path) if path.name == "recipe.yaml" else path.name
+    return str(path) if path.name == RUN_RECIPE else path.name
 
 
 def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
@@ -67,7 +74,9 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
             loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
-            return []
+            if path.name != RUN_RECIPE:
+                return []
+            raise RecipeError(report([Mistake(called(path), _EMPTY)]))
         _check_nodes(node)
         if isinstance(node, yaml.MappingNode):
             entries = [

@@ -361,3 +361,14 @@ def test_mistakes_in_the_recipe_of_a_run_say_of_which_run(text, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     assert lines_of({}, config=path)[0] == f"{path} has 1 error:"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n"])
+def test_an_empty_recipe_of_a_run_is_refused_and_one_of_a_user_is_all_defaults(text, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    told = lines_of({}, config=path)
+    assert told[0] == f"{path} has 1 error:"
+    assert "is empty. Expected every knob" in told[1]
+    path = path.rename(tmp_path / "mine.yaml")
+    assert read_recipe({}, config=path)[0] == read_recipe({})[0]
