@@ -319,7 +319,7 @@ def compare(
         plan: The comparison.
         jobs: Runs them.
         arms: The arms of each set.
-        rates: The learning rates that each arm tries.
+        rates: The learning rates that each arm tries. A single one is taken as it is.
         seeds: The number of seeds.
 
     Returns:
@@ -337,12 +337,16 @@ def compare(
     tries = {
         (name, arm, rate): plan.training(name, arm, 0, rate, final=False)
         for (name, arm), rate in itertools.product(pairs, rates)
+        if len(rates) > 1
     }
     tried = jobs.run(dict(tries.values()))
     scores = {
         key: tried[folder]["scores"][plan.score(key[0])] for key, (folder, _) in tries.items()
     }
-    best = {pair: max(rates, key=lambda rate, pair=pair: scores[*pair, rate]) for pair in pairs}
+    best = {
+        pair: max(rates, key=lambda rate, pair=pair: scores.get((*pair, rate), 0.0))
+        for pair in pairs
+    }
     finals = {
         (name, arm, seed): plan.training(name, arm, seed, best[name, arm], final=True)
         for seed, (name, arm) in itertools.product(all_seeds, pairs)
@@ -352,7 +356,11 @@ def compare(
         name: {
             arm: {
                 "lr": best[name, arm],
-                "tried": {f"{rate:g}": scores[name, arm, rate] for rate in rates},
+                "tried": {
+                    f"{rate:g}": scores[name, arm, rate]
+                    for rate in rates
+                    if (name, arm, rate) in scores
+                },
                 "before": [
                     pretrained[before[name, arm, seed][0]]
                     for seed in all_seeds

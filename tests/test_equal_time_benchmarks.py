@@ -160,3 +160,37 @@ def test_finished_runs_are_kept_and_not_mistaken(
     assert (tmp_path / "seen").read_text() == "12"
     with pytest.raises(SystemExit, match="a: was finished with other settings"):
         jobs.run({tmp_path / "a": {"n": 3}})
+
+
+def test_the_best_rate_is_trained_and_a_single_one_is_not_tried(
+    scripts: dict[str, ModuleType],
+) -> None:
+    ran: list[str] = []
+
+    class OneArm:
+        def pretraining(self, *_: object) -> None:
+            return None
+
+        def training(
+            self, name: str, arm: str, seed: int, rate: float, *, final: bool
+        ) -> tuple[Path, dict[str, Any]]:
+            which = f"final-{rate}-{seed}" if final else f"try-{rate}"
+            return Path(which), {"score": rate * (rate < 3)}
+
+        def score(self, _: str) -> str:
+            return "ap"
+
+    class Recorded:
+        def run(self, jobs: dict[Path, dict[str, Any]]) -> dict[Path, Any]:
+            ran.extend(map(str, jobs))
+            return {folder: {"scores": {"ap": job["score"]}} for folder, job in jobs.items()}
+
+    compare = scripts["equal_time"].compare
+    found = compare(OneArm(), Recorded(), arms={"a": ["x"]}, rates=[1.0, 2.0, 3.0], seeds=2)
+    assert ran == ["try-1.0", "try-2.0", "try-3.0", "final-2.0-0", "final-2.0-1"]
+    assert found["a"]["x"]["lr"] == 2.0
+    assert found["a"]["x"]["tried"] == {"1": 1.0, "2": 2.0, "3": 0.0}
+    ran.clear()
+    found = compare(OneArm(), Recorded(), arms={"a": ["x"]}, rates=[3.0], seeds=2)
+    assert ran == ["final-3.0-0", "final-3.0-1"]
+    assert found["a"]["x"]["lr"] == 3.0 and found["a"]["x"]["tried"] == {}
