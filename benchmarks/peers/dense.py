@@ -175,11 +175,14 @@ def segmentation(
     if not only or PIXELS[1] in only:
         import segmentation_models_pytorch as smp
 
+        # On a CPU, its training step takes 1.4 times as long in the layout "channels last".
+        first = trains and device.type == "cpu"
+        layout = torch.contiguous_format if first else torch.channels_last
         peer = smp.UPerNet("resnet18", encoder_weights=None, classes=CLASSES)
-        peer = peer.to(device, memory_format=torch.channels_last)
+        peer, given = peer.to(device, memory_format=layout), images.contiguous(memory_format=layout)
         # Its logits have the size of the images.
-        their = (lambda: pixel_cross_entropy(peer(images), targets)) if trains else (
-            lambda: peer(images)
+        their = (lambda: pixel_cross_entropy(peer(given), targets)) if trains else (
+            lambda: peer(given)
         )  # fmt: skip
         works[PIXELS[1]] = work_of(peer, their, dtype, device, trains, "")
     return works
