@@ -119,18 +119,17 @@ def _seen(picture: Picture, data: bytes) -> Look:
     luma = (levels / 255).astype(np.float32)
     low, high = np.percentile(luma, (5, 95)).tolist()
     return Look(
-        "",
-        hashlib.sha256(data).digest(),
-        hashed.digest(),
-        len(data),
-        picture.height,
-        picture.width,
-        picture.bands,
-        sniff(data) or "NPY",
-        np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX)),
-        low,
-        high,
-        blur_of(luma),
+        file_hash=hashlib.sha256(data).digest(),
+        pixel_hash=hashed.digest(),
+        file_bytes=len(data),
+        height=picture.height,
+        width=picture.width,
+        bands=picture.bands,
+        format=sniff(data) or "NPY",
+        small=np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX)),
+        low_luma=low,
+        high_luma=high,
+        blur=blur_of(luma),
     )
 
 
