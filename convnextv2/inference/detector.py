@@ -51,7 +51,13 @@ class ObjectFinder:
         return self.model.has_masks
 
     def __call__(
-        self, pixels: Tensor, original: tuple[int, int], index: int = 0, *, masks: bool = True
+        self,
+        pixels: Tensor,
+        original: tuple[int, int],
+        index: int = 0,
+        *,
+        threshold: float = 0.0,
+        masks: bool = True,
     ) -> FoundObjects:
         """Find the objects in an image.
 
@@ -59,6 +65,7 @@ class ObjectFinder:
             pixels: uint8 (C, h, w), as `ObjectEvalTransform` prepares them.
             original: Height and width of the image before that.
             index: The index of the image in its source.
+            threshold: Objects with a lower score are left out. Their masks take no time.
             masks: Whether to return masks, if the detector predicts them.
 
         Returns:
@@ -74,11 +81,11 @@ class ObjectFinder:
                 self.model.encoder.total_stride,
             )
             size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
-            [found] = self.model(images, [size])
+            [found] = self.model(images, [size], threshold=threshold, masks=masks)
         scale = np.array([original[1] / size[1], original[0] / size[0]] * 2)
         boxes = found["boxes"].double().cpu().numpy() * scale
         pasted = None
-        if self.has_masks and masks:
+        if "masks" in found:
             probs = found["masks"].float().cpu()
             pasted = tuple(
                 paste(prob, box, original) for prob, box in zip(probs, boxes, strict=True)

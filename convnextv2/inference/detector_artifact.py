@@ -85,11 +85,17 @@ class ExportedDetector(Detector):
         return self._described[0]
 
     def forward(
-        self, images: Tensor, sizes: Sequence[tuple[int, int]], targets: Targets | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        targets: Targets | None = None,
+        *,
+        threshold: float = 0.0,
+        masks: bool = True,
     ) -> dict[str, Tensor] | Found:
         """Find objects; see `Detector.forward`."""
         with self._lock:
-            return super().forward(images, sizes, targets)
+            return super().forward(images, sizes, targets, threshold=threshold, masks=masks)
 
     def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Run the artifact's first part, and keep what the anchors say."""

@@ -58,7 +58,7 @@ def find_in_images(
     for batch in loader:
         index = int(batch.indices[0])
         height, width = (int(side) for side in batch.targets[0])
-        found = above(finder(batch.pixels[0], (height, width), index), threshold)
+        found = finder(batch.pixels[0], (height, width), index, threshold=threshold)
         objects = []
         for i, box in enumerate(found.boxes.tolist()):
             one: dict[str, Any] = {
@@ -73,17 +73,6 @@ def find_in_images(
         yield {"image": name, "width": width, "height": height, "objects": objects}, found
     for name, why in loader.skipped.items():
         on_bad(name, why)
-
-
-def above(found: FoundObjects, threshold: float) -> FoundObjects:
-    """Return the objects whose score is at least a threshold."""
-    kept = found.scores >= threshold
-    masks = found.masks
-    if masks is not None:
-        masks = tuple(mask for mask, keep in zip(masks, kept, strict=True) if keep)
-    return FoundObjects(
-        found.index, found.boxes[kept], found.scores[kept], found.labels[kept], masks
-    )
 
 
 class ObjectFolder:

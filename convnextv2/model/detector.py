@@ -115,7 +115,13 @@ class Detector(nn.Module):
         }
 
     def forward(
-        self, images: Tensor, sizes: Sequence[tuple[int, int]], targets: Targets | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        targets: Targets | None = None,
+        *,
+        threshold: float = 0.0,
+        masks: bool = True,
     ) -> dict[str, Tensor] | Found:
         """Compute the losses in training, and otherwise find objects.
 
@@ -123,6 +129,9 @@ class Detector(nn.Module):
             images: (N, C, H, W), normalised, with sides that are multiples of the total stride.
             sizes: Height and width of the part of each image that is not padding.
             targets: The objects of each image; only for training.
+            threshold: Objects with a lower score are not reported, and their masks not computed.
+                The score threshold of the network holds as well. Not for training.
+            masks: Whether masks are computed, if the network has learned them. Not for training.
 
         Returns:
             In training, the losses by torchvision's names: loss_objectness, loss_rpn_box_reg,
@@ -139,7 +148,9 @@ class Detector(nn.Module):
             # torchvision counts the background as class 0.
             ours = [{**target, "labels": target["labels"] + 1} for target in targets]
         proposals, proposal_losses = self.rpn(listed, features, ours)
-        found, losses = self.roi_heads(features, proposals, listed.image_sizes, ours)
+        found, losses = self.roi_heads(
+            features, proposals, listed.image_sizes, ours, threshold=threshold, masks=masks
+        )
         if self.training:
             return {**proposal_losses, **losses}
         return [{**each, "labels": each["labels"] - 1} for each in found]

@@ -191,21 +191,25 @@ class Heads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
         targets: Targets | None = None,
+        *,
+        threshold: float = 0.0,
+        masks: bool = True,
     ) -> tuple[Found, dict[str, Tensor]]:
         """Compute the losses in training, and otherwise find objects; see `Detector.forward`."""
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets)
-        boxes, scores, labels = self.postprocess_detections(
+        every = self.postprocess_detections(
             *self._classify(features, proposals, image_shapes), proposals, image_shapes
         )
-        found = [
-            {"boxes": box, "labels": label, "scores": score}
-            for box, label, score in zip(boxes, labels, scores, strict=True)
-        ]
-        if self.has_mask():
-            probs = maskrcnn_inference(self._masks(features, boxes, image_shapes), labels)
-            for each, masks in zip(found, probs, strict=True):
-                each["masks"] = masks[:, 0]
+        found = []
+        for box, score, label in zip(*every, strict=True):
+            kept = score.double() >= threshold  # as whoever reads the scores would compare
+            found.append({"boxes": box[kept], "labels": label[kept], "scores": score[kept]})
+        if masks and self.has_mask():
+            logits = self._masks(features, [each["boxes"] for each in found], image_shapes)
+            probs = maskrcnn_inference(logits, [each["labels"] for each in found])
+            for each, prob in zip(found, probs, strict=True):
+                each["masks"] = prob[:, 0]
         return found, {}
 
     def _losses(

@@ -16,7 +16,6 @@ from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.inference.dense import open_finder
-from convnextv2.inference.object_predictions import above
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.whole_images import WholeImages, facts_of
@@ -91,7 +90,7 @@ class ObjectModel:
         """
         size = reduced_size(prepared.size, self._max_pixels)
         with_masks = wanted.masks != "none" or wanted.overlay
-        found = above(self.finder(prepared.pixels, size, masks=with_masks), wanted.threshold)
+        found = self.finder(prepared.pixels, size, threshold=wanted.threshold, masks=with_masks)
         scale = np.array([prepared.size[1] / size[1], prepared.size[0] / size[0]] * 2)
         answer: dict[str, Any] = {
             "image": title,

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,28 @@ def test_what_is_found_is_in_pixels_of_the_original() -> None:
     assert found.boxes[:, 2].max() > 100 and found.boxes[:, 3].max() <= 120 + 1e-6
     assert found.masks is not None and {each.size for each in found.masks} == {(120, 200)}
     assert set(found.labels.tolist()) <= {0, 1}
+
+
+def test_only_objects_that_are_asked_for_get_a_mask() -> None:
+    finder = build_finder((64, 96))
+    sample = finder.transform(torch.randint(0, 256, (3, 120, 200), dtype=torch.uint8))
+    regions: list[int] = []
+    finder.model.roi_heads.mask_head.register_forward_pre_hook(
+        lambda _, inputs: regions.append(len(inputs[0]))
+    )
+    every = finder(*sample)
+    middle = float(np.median(every.scores))  # an object with just this score is kept
+    few, bare = finder(*sample, threshold=middle), finder(*sample, masks=False)
+    none = finder(*sample, threshold=1.1)
+    kept = every.scores >= middle
+    assert 0 < kept.sum() < len(kept)
+    for name in ("boxes", "scores", "labels"):
+        assert np.array_equal(getattr(few, name), getattr(every, name)[kept])
+        assert np.array_equal(getattr(bare, name), getattr(every, name))
+    assert few.masks is not None and every.masks is not None and bare.masks is None
+    assert few.masks == tuple(itertools.compress(every.masks, kept))
+    assert len(none.scores) == 0 and none.boxes.shape == (0, 4) and none.masks == ()
+    assert regions == [len(kept), kept.sum(), 0]
 
 
 def test_normalisation_happens_exactly_once() -> None:

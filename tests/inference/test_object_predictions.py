@@ -10,7 +10,7 @@ from convnextv2.data.folders import files
 from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.inference.object_predictions import ObjectFolder, above
+from convnextv2.inference.object_predictions import ObjectFolder
 
 
 def found(index: int = 0) -> FoundObjects:
@@ -31,11 +31,6 @@ def source(tmp_path: Path) -> Source:
         (tmp_path / folder).mkdir()
         Image.new("RGB", (60, 40), "black").save(tmp_path / folder / "x.png")
     return files([tmp_path / "a", tmp_path / "b"], max_pixels=10**6)
-
-
-def test_objects_below_a_threshold_are_left_out() -> None:
-    few = above(found(), 0.5)
-    assert few.scores.tolist() == [0.9] and few.masks is not None and len(few.masks) == 1
 
 
 def test_pictures_and_json_of_a_folder(tmp_path: Path, source: Source) -> None:
