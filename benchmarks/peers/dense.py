@@ -77,7 +77,7 @@ def detection(
     theirs, ours = objects(size, device, masks=masks)
     works: dict[str, Work] = {}
     if not only or OURS in only:
-        model = our_detector(masks).to(device, memory_format=torch.channels_last)
+        model = our_detector(masks).to(device)
         sizes = [(size, size)] * BATCH
         works[OURS] = work_of(
             model, lambda: model(images, sizes, ours if trains else None), dtype, device, trains,
@@ -164,7 +164,7 @@ def segmentation(
     targets = torch.randint(CLASSES, (BATCH, size, size)).to(device)
     works: dict[str, Work] = {}
     if not only or OURS in only:
-        model = our_segmentor().to(device, memory_format=torch.channels_last)
+        model = our_segmentor().to(device)
 
         def our_loss() -> Tensor:
             logits, auxiliary = model(images)
