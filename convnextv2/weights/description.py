@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from convnextv2.errors import CheckpointError
 from convnextv2.files import parse_json
 from convnextv2.preprocessing import LONGEST_SIDE_PX, Interpolation, Preset
-from convnextv2.sizes import MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_WIDTH
+from convnextv2.sizes import MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_RESIZING, MAX_WIDTH
 
 KEY = "convnextv2"
 """The entry of a safetensors file's metadata that holds the description as JSON."""
@@ -120,7 +120,7 @@ class _Arguments(TypedDict):
     dims: list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]]
     in_channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
     num_classes: Annotated[int, Field(ge=0, le=MAX_CLASSES)] | None
-    stem_stride: PositiveInt
+    stem_stride: Literal[1, 2, 4]
     gelu: Literal["exact", "tanh"]
     grn_scope: Literal["image", "batch"]
     norm_eps: _PositiveFloat
@@ -144,7 +144,7 @@ class _Preprocessing(TypedDict, total=False):
     channels: PositiveInt
     eval_preset: Preset
     interpolation: Interpolation
-    crop_pct: Annotated[FiniteFloat, Field(gt=0, le=1)]
+    crop_pct: Annotated[FiniteFloat, Field(ge=1 / MAX_RESIZING, le=1)]
     mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[_PositiveFloat], Field(min_length=1)]
     antialias: bool | None

@@ -32,6 +32,7 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
             {"preprocessing": HOW | {"image_size": [10**6, 10**6]}},
             "preprocessing.image_size.0 = 1000000",
         ),
+        ({"preprocessing": HOW | {"crop_pct": 1e-9}}, "preprocessing.crop_pct = 1e-09"),
         ({"preprocessing": HOW | {"mean": [0.5]}}, "its mean has 1 numbers for 3 channels"),
         ({"preprocessing": HOW | {"std": [0.2] * 5}}, "its std has 5 numbers for 3 channels"),
         (
@@ -45,6 +46,7 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"arguments": {"gelu": "zzz"}}, "arguments.gelu = 'zzz'"),
         ({"arguments": {"grn_scope": 7}}, "arguments.grn_scope = 7"),
         ({"arguments": {"norm_eps": "x"}}, "arguments.norm_eps = 'x'"),
+        ({"arguments": {"stem_stride": 10**9}}, "arguments.stem_stride = 1000000000"),
         ({"arguments": {"depths": [1, 1, 10**9, 1]}}, "arguments.depths.2 = 1000000000"),
         ({"arguments": {"dims": [8, 8, 8, 10**9]}}, "arguments.dims.3 = 1000000000"),
         ({"arguments": {"in_channels": 10**9}}, "arguments.in_channels = 1000000000"),

@@ -13,6 +13,7 @@ from convnextv2.preprocessing import (
     Preset,
 )
 from convnextv2.recipe.groups.declare import Knobs, declare
+from convnextv2.sizes import MAX_RESIZING
 
 _augment = partial(declare, group="augmentation")
 
@@ -133,7 +134,7 @@ class AugmentationKnobs(Knobs):
     crop_pct: float = _augment(
         0.875,
         "In evaluation, the short side is resized to image_size / crop_pct before the centre crop.",
-        gt=0,
+        ge=1 / MAX_RESIZING,
         le=1,
     )
     mean: tuple[float, ...] = _augment(
