@@ -20,6 +20,12 @@ from convnextv2.weights.names import library_of
 from convnextv2.weights.opened import Weights, open_weights
 from convnextv2.weights.safetensors import WEIGHTS
 
+ARTIFACT_CARD = "artifact.json"
+"""The file that makes a folder an artifact; see `deploy.artifact`."""
+
+PROGRAMS = ("model.onnx", "model.pt2", "model.xml")
+"""The files of exported models, which have no weights that could be read."""
+
 
 def find_weights(path: str | Path) -> Path:
     """Find the weights that a user means.
@@ -55,6 +61,7 @@ def find_weights(path: str | Path) -> Path:
             f"{path}: no such file or folder. Expected a run folder, a checkpoint, a weights "
             f"file, or a name that `convnextv2 models --weights` lists.{near}"
         )
+    _check_no_artifact(path)
     if is_sharded(path):
         raise RunError(
             f"{path}: is a sharded checkpoint, to go on from with --resume. Give its run, whose "
@@ -67,6 +74,24 @@ def find_weights(path: str | Path) -> Path:
         )
     expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
     raise RunError(f"{path}: no weights in it (expected {expected}).")
+
+
+def _check_no_artifact(path: Path) -> None:
+    """Raise RunError if a folder without weights is an artifact, a part of one, or holds some."""
+    if os.path.isfile(path / ARTIFACT_CARD):
+        raise RunError(
+            f"{path}: is an artifact, whose weights cannot be read. Give the run or the weights "
+            "that it was made from."
+        )
+    if found := [name for name in PROGRAMS if os.path.isfile(path / name)]:
+        raise RunError(
+            f"{path}: has {found[0]}, but no {ARTIFACT_CARD}, which an artifact needs. Copy its "
+            "whole folder, or export the model again."
+        )
+    if path.name == "artifacts" and (found := sorted(map(str, path.glob(f"*/{ARTIFACT_CARD}")))):
+        raise RunError(
+            f"{path}: holds artifacts. Give one of them, such as {typed(Path(found[0]).parent)}."
+        )
 
 
 def _is_hub_folder(path: Path) -> bool:

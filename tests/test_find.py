@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import RunError
-from convnextv2.find import find_weights, run_of
+from convnextv2.find import PROGRAMS, find_weights, run_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,26 @@ def test_a_run_that_has_lost_its_weights_says_how_to_get_them_back(tmp_path: Pat
     (tmp_path / "checkpoints" / "epoch-00001-step-00000009").mkdir(parents=True)
     with pytest.raises(RunError, match=f"writes last/ again: --out {tmp_path} --resume"):
         find_weights(tmp_path)
+
+
+def test_an_artifact_in_place_of_weights_is_called_so(tmp_path: Path) -> None:
+    artifact = tmp_path / "artifacts" / "a b"
+    artifact.mkdir(parents=True)
+    with pytest.raises(RunError, match="no weights in it"):
+        find_weights(artifact)
+    (artifact / "model.onnx").touch()
+    with pytest.raises(RunError, match=r"has model.onnx, but no artifact.json.*whole folder"):
+        find_weights(artifact)
+    with pytest.raises(RunError, match="no weights in it"):
+        find_weights(artifact.parent)
+    (artifact / "artifact.json").touch()
+    with pytest.raises(RunError, match="is an artifact, whose weights cannot be read. Give the"):
+        find_weights(artifact)
+    with pytest.raises(RunError, match=f"holds artifacts. Give one of them, such as '{artifact}'"):
+        find_weights(artifact.parent)
+    (artifact / "model.safetensors").touch()
+    assert find_weights(artifact) == artifact / "model.safetensors"
+
+
+def test_the_files_of_all_formats_are_known() -> None:
+    assert set(PROGRAMS) == {each.file for each in ARTIFACT_FORMATS.values()}
