@@ -906,7 +906,8 @@ def validate(
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
     replace parts of that. Every image is counted exactly once, on any number of ranks. The main
-    figures of a classifier have 95 % intervals. With `coverage`, what `predict` says of unknown
+    figures of a classifier have 95 % intervals. If the folder of the model cannot be written, the
+    report is written to the current folder. With `coverage`, what `predict` says of unknown
     images is fitted, stored beside the weights, and tested on images that it was not fitted on.
 
     Args:

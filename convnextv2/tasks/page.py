@@ -13,9 +13,11 @@ from PIL import Image
 from convnextv2.console import say
 from convnextv2.data.split_names import kind_of
 from convnextv2.deploy.artifact import is_artifact
-from convnextv2.errors import ConvNeXtV2Error, DataError
+from convnextv2.errors import ConvNeXtV2Error, DataError, RecipeError
 from convnextv2.evaluation.page import build_page
+from convnextv2.files import reason_of
 from convnextv2.find import find_weights, run_of
+from convnextv2.places import check_place
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.evaluated import Evaluated
@@ -125,6 +127,42 @@ def page_of(weights: Path, recipe: Recipe) -> Path:
             else weights.with_name(f"{weights.stem}-report.html")
         )
     return path
+
+
+def place_of_page(weights: Path, recipe: Recipe) -> tuple[Path, str]:
+    """Find a place where the page of an evaluation can be written, before any work is done.
+
+    Args:
+        weights: The path of the weights that are evaluated.
+        recipe: The recipe, which names the data.
+
+    Returns:
+        The path, as `page_of` returns it, and an empty text. If nothing can be written there, a
+        path in the current folder, and a line that says why.
+
+    Raises:
+        RecipeError: Nothing can be written in the current folder either.
+    """
+    page = page_of(weights, recipe)
+    try:
+        check_place(page)
+        return page, ""
+    except RecipeError as error:
+        reason = error.__cause__
+    owner = f"{page.parent.resolve().name}-" if page.name.startswith("report") else ""
+    instead = Path(f"{owner}{page.name}")
+    why = reason_of(reason) if isinstance(reason, OSError) else "it cannot be written"
+    try:
+        check_place(instead)
+    except RecipeError:
+        raise RecipeError(
+            f"{page}: the report cannot be written there ({why}), nor in the current folder. Start "
+            "the same command in a folder that can be written."
+        ) from reason
+    return instead, (
+        f"The report is written to the current folder, since nothing can be written in "
+        f"{page.parent} ({why})."
+    )
 
 
 def _page_of_data(run: Run, recipe: Recipe) -> Path:

@@ -97,6 +97,7 @@ def write_report(
     recipe: Recipe,
     init: Weights | None = None,
     teacher: Mapping[str, str] = MappingProxyType({}),
+    page_path: Path | None = None,
 ) -> Path:
     """Write the page of an evaluation.
 
@@ -107,15 +108,16 @@ def write_report(
         init: The weights that the run was started from, if they are open.
         teacher: Entries of the summary that say who the teacher of a classifier was; see
             `summarise_teacher`.
+        page_path: Where to write it; None for the place that follows from the weights.
 
     Returns:
-        The path of the page. For the weights of a run, it is report.html in the run folder, or
-        report-DATA.html beside it if the data are not the run's own. For weights on their own, and
-        for MindCV's files in a run, it is inside their folder, or beside the file under the same
-        name. For an artifact, it is inside its folder. For weights in the cache of the Hub, it is
-        in the current folder.
+        The path of the page. Without `page_path`, it follows from the weights. For the weights of a
+        run, it is report.html in the run folder, or report-DATA.html beside it if the data are not
+        the run's own. For weights on their own, and for MindCV's files in a run, it is inside their
+        folder, or beside the file under the same name. For an artifact, it is inside its folder.
+        For weights in the cache of the Hub, it is in the current folder.
     """
-    path, run = page_of(weights, recipe), run_of(weights)
+    path, run = page_path or page_of(weights, recipe), run_of(weights)
     if isinstance(measured, MeasuredMaps):
         name = str(run.path if run else weights)
         page = segmentation.segmentation_page(run, measured, recipe, init, name)

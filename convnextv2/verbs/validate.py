@@ -27,6 +27,7 @@ from convnextv2.run import Run
 from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
 from convnextv2.tasks.classification.measure import Measured
 from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure
+from convnextv2.tasks.page import place_of_page
 from convnextv2.tasks.report import write_report
 from convnextv2.verbs.options.measuring import ValidateOptions
 from convnextv2.weights.description import DENSE_KINDS
@@ -48,7 +49,8 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
     replace parts of that. Every image is counted exactly once, on any number of ranks. The main
-    figures of a classifier have 95 % intervals. With `coverage`, what `predict` says of unknown
+    figures of a classifier have 95 % intervals. If the folder of the model cannot be written, the
+    report is written to the current folder. With `coverage`, what `predict` says of unknown
     images is fitted, stored beside the weights, and tested on images that it was not fitted on.
 
     Returns:
@@ -71,6 +73,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         _check_answers(opened, options.answers)
         if options.coverage is not None:
             check_coverage(opened, recipe, options.coverage, options.prior)
+        page, moved = place_of_page(opened.path, recipe) if place.is_main else (None, "")
         measured = measure(opened, recipe, place, options.prior, options.tta)
         if isinstance(measured, Measured):
             measured = replace(measured, evaluation=with_intervals(measured.evaluation))
@@ -90,7 +93,9 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
             page_recipe = _recipe_of(opened, recipe) if isinstance(opened, Artifact) else recipe
-            report = write_report(opened.path, measured, page_recipe)
+            report = write_report(opened.path, measured, page_recipe, page_path=page)
+            if moved:
+                say(moved)
             say(f"Report: {report}")
             answer(_answer(opened, measured, report) | others)
     return measured.evaluation

@@ -1,6 +1,12 @@
 """validate: views at test time, several sizes, and intervals."""
 
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -96,3 +102,43 @@ def test_a_file_of_answers_is_looked_at_before_anything_is_measured(
     several = save(network(), tmp_path / "labels", kind="multi_label", thresholds=[0.5] * 4)
     with pytest.raises(RecipeError, match="is for classifiers of one class"):
         validate(several, data_dir=tmp_path / "nothing", answers=tmp_path / "lost.json", **HOW)
+
+
+@pytest.mark.parametrize("is_artifact", [False, True])
+def test_the_report_of_a_folder_that_cannot_be_written_is_in_the_current_one(
+    is_artifact: bool,
+    exported: Callable[..., Path],
+    weights: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = exported("torch") if is_artifact else weights.parent
+    model = shutil.copytree(source, tmp_path / "on a disc")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    read_only = [model]
+    open_file = tempfile.TemporaryFile
+
+    def refusing(*, dir: Path) -> IO[bytes]:
+        if dir.resolve() in read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
+        return open_file(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusing)
+    before = sorted(model.iterdir())
+    command = ["validate", str(model), "--data_dir", str(pictures), "--workers", "0", "--json"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    name = "on a disc-report.html" if is_artifact else "model-report.html"
+    assert read_answer("validate", told.out)["report"] == name
+    assert (here / name).read_text().startswith("<!doctype html>")
+    assert f"nothing can be written in {model} (Read-only file system)" in told.err
+    assert sorted(model.iterdir()) == before
+    read_only.append(here)
+    (here / name).unlink()
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "nor in the current folder" in told.err and "top-1" not in told.err
