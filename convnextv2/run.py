@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -425,7 +426,18 @@ def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= record.keys():
-            continue
-        if all(isinstance(record[name], int | float) for name in ("step", "epoch")):
+        if isinstance(record, dict) and _is_whole(record):
             yield record
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has what its readers need, in the right types."""
+    if not isinstance(record.get("kind"), str):
+        return False
+    needed = ("step", "epoch", "loss") if record["kind"] == "train" else ("step", "epoch")
+    if not all(isinstance(record.get(name), int | float) for name in needed):
+        return False
+    if not all(math.isfinite(record[name]) for name in ("step", "epoch")):
+        return False
+    figures = record.keys() - {"kind"} if record["kind"] in ("train", "eval", "epoch") else ()
+    return not any(isinstance(record[name], str | list | dict) for name in figures)

@@ -184,6 +184,9 @@ def restore(
             say(f"  metrics.jsonl: leaving out {counted(lines, 'line(s)')} that cannot be read.")
         position = progress.epoch + progress.batch / pace.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
+        closed = progress.epoch - (not progress.batch and not progress.is_closed)
+        if closed > 0 and not any(record["kind"] == "epoch" for record in stays):
+            say("  metrics.jsonl: has no record of the epochs so far, so the curves begin here.")
         run.rewind(stays, folder)
         _repair_last(run, folder, checkpoint.description)
 

@@ -83,7 +83,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # for a dtype that it or PyTorch lacks, the library raises any kind
         why = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{path}: not a safetensors file, or damaged ({why}).{_new_dtypes(path)}"
+            f"{path}: not a safetensors file, or damaged ({why})."
+            f"{_new_dtypes(path) or ' Copy or download it again.'}"
         ) from error
 
 

@@ -32,6 +32,7 @@ def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         read_tensors(path)
     assert "damaged" in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).endswith("). Copy or download it again.")
 
 
 def with_dtype(path: Path, dtype: str) -> Path:

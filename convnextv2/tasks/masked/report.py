@@ -19,7 +19,10 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         run: The run.
         weights: The weights of the run, for reconstructions of some of its images.
     """
-    recipe = run.recipe
+    recipe, records = run.recipe, run.metrics()
+    epochs = str(recipe.epochs)
+    if recipe.time:  # how many fitted is known from the log alone
+        epochs = str(records[-1]["epoch"]) if records else "–"
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
     name = typed(run.path)
     fine_tune = f"convnextv2 train --config finetune --data_dir DATA --init {name} --out RUN"
@@ -28,13 +31,13 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
             "masked": f"{recipe.mask_ratio:.0%}",
-            "epochs": str(run.metrics()[-1]["epoch"] if recipe.time else recipe.epochs),
+            "epochs": epochs,
             **({"teacher": recipe.teacher} if recipe.teacher else {}),
         },
         recipe=recipe.model_dump(),
-        pretrain_metrics=run.metrics(),
+        pretrain_metrics=records,
         gallery=run_gallery(run, weights, quarantine),
-        sections=health_sections(run.metrics()),
+        sections=health_sections(records),
         channels=recipe.in_channels,
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
