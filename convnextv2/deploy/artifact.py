@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -24,11 +24,20 @@ from convnextv2.data.transforms import EvalTransform
 from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
-from convnextv2.deploy.graph import MAP_OUTPUTS, has_classes, output_names, trunk_outputs
+from convnextv2.deploy.graph import (
+    AXES,
+    BOX_OUTPUTS,
+    MAP_OUTPUTS,
+    MASK_OUTPUTS,
+    has_classes,
+    output_names,
+    trunk_outputs,
+)
 from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.evaluation.unknown import UNKNOWN, Unknown, check_fits, load_unknown
 from convnextv2.files import parse_json, write_json
+from convnextv2.find import ARTIFACT_CARD
 from convnextv2.preprocessing import LONGEST_SIDE_PX, Preprocessing
 from convnextv2.text import plain
 from convnextv2.weights.description import (
@@ -39,7 +48,7 @@ from convnextv2.weights.description import (
     check_preprocessing,
 )
 
-CARD = "artifact.json"
+CARD = ARTIFACT_CARD
 CERTIFICATE = "certificate.json"
 
 Part = Literal["", "boxes-", "masks-"]
@@ -48,6 +57,8 @@ Part = Literal["", "boxes-", "masks-"]
 PART_INPUTS: dict[Part, str] = {"boxes-": "box_regions", "masks-": "mask_regions"}
 """The names of the inputs of all parts but the first."""
 
+PART_OUTPUTS: dict[Part, tuple[str, ...]] = {"boxes-": BOX_OUTPUTS, "masks-": MASK_OUTPUTS}
+"""The names of the outputs of all parts but the first."""
 
 _Size = Annotated[int, Field(ge=1, le=100_000_000)]
 """The size of an axis. The longest ones are those of classes, four of which a detector has."""
@@ -103,7 +114,7 @@ class Card(BaseModel):
     preprocessing: dict[str, Any]
     class_names: list[str]
     thresholds: list[Threshold] = []
-    temperature: float = Field(gt=0, allow_inf_nan=False)
+    temperature: float = Field(ge=1e-3, le=1e3)
     provenance: dict[str, Any]
     notice: str
     versions: dict[str, str]
@@ -121,36 +132,72 @@ class Card(BaseModel):
             raise ValueError(f"files does not name {file}, the model")
         if tuple(self.outputs) != self._expected_outputs():
             raise ValueError(f"outputs are not those of a {self.kind} of {self.input}")
-        if missing := {self.input, *self.outputs} - self.shapes.keys():
+        self._check_shapes()
+        self._check_input()
+        columns = self.shapes[self.outputs[0]][1]
+        is_wrong = columns not in (None, len(self.class_names))
+        if has_classes(self.kind) and self.class_names and is_wrong:
+            raise ValueError(
+                f"class_names has {len(self.class_names)} names for the {columns} columns of "
+                f"{self.outputs[0]}"
+            )
+        is_wrong = columns not in (None, len(self.thresholds))
+        if self.thresholds and (self.kind != "multi_label" or is_wrong):
+            raise ValueError(
+                f"thresholds has {len(self.thresholds)} numbers for a {self.kind} of {columns} "
+                "classes"
+            )
+        if self.segmentation is not None and self.kind == "segmentation":
+            self._check_palette(self.segmentation.palette, columns)
+        if self.detection is not None and self.kind == "detection":
+            self._check_palette(self.detection.palette, len(self.class_names))
+            self._check_heads()
+        return self
+
+    def _check_shapes(self) -> None:
+        """Check that each input and output of all parts has a shape, and its number of axes."""
+        parts = {part_of(file) for file in self.files}
+        named = [
+            name for part in sorted(parts) for name in (self.input_of(part), *self.outputs_of(part))
+        ]
+        if missing := set(named) - self.shapes.keys():
             raise ValueError(f"shapes does not name {min(missing)}")
         for name, shape in self.shapes.items():
             if math.prod(side or 1 for side in shape) > _MAX_ELEMENTS:
                 raise ValueError(f"shapes.{name} = {shape}: more than {_MAX_ELEMENTS:,} elements")
-        self._check_input()
-        columns = self.shapes[self.outputs[0]][1:2]
-        is_wrong = columns and columns[0] not in (None, len(self.class_names))
-        if has_classes(self.kind) and self.class_names and is_wrong:
-            raise ValueError(
-                f"class_names has {len(self.class_names)} names for the {columns[0]} columns of "
-                f"{self.outputs[0]}"
-            )
-        is_wrong = columns and columns[0] not in (None, len(self.thresholds))
-        if self.thresholds and (self.kind != "multi_label" or is_wrong):
-            raise ValueError(
-                f"thresholds has {len(self.thresholds)} numbers for a {self.kind} of "
-                f"{columns[0] if columns else 'no'} classes"
-            )
-        if self.segmentation is not None and self.kind == "segmentation":
-            self._check_palette(self.segmentation.palette, columns[0])
-        if self.detection is not None and self.kind == "detection":
-            self._check_palette(self.detection.palette, len(self.class_names))
-        return self
+        for name in named:
+            axes = AXES.get(name, 4)
+            if len(self.shapes[name]) != axes:
+                raise ValueError(
+                    f"shapes.{name} has {len(self.shapes[name])} axes, expected {axes}"
+                )
+
+    def _check_heads(self) -> None:
+        """Check that the heads of a detector have the classes, and one more for what is none."""
+        rows = len(self.class_names) + 1
+        for name, expected in {
+            "class_logits": rows,
+            "box_deltas": 4 * rows,
+            "mask_logits": rows,
+        }.items():
+            stated = self.shapes[name][1] if name in self.shapes else None
+            if stated not in (None, expected):
+                raise ValueError(
+                    f"shapes.{name} has {stated} columns, expected {expected} for "
+                    f"{len(self.class_names)} class_names"
+                )
+
+    def input_of(self, part: Part) -> str:
+        """Return the name of the input of a part."""
+        return PART_INPUTS.get(part, self.input)
+
+    def outputs_of(self, part: Part) -> tuple[str, ...]:
+        """Return the names of the outputs of a part, in order."""
+        return PART_OUTPUTS.get(part, tuple(self.outputs))
 
     def _check_input(self) -> None:
         """Check the shape of the input, which decides how large images and their windows are."""
         shape = self.shapes[self.input]
-        if len(shape) != 4:
-            raise ValueError(f"shapes.{self.input} has {len(shape)} axes, expected 4")
         channels, *sides = (shape[i] for i in ((3, 1, 2) if self.input == "pixels" else (1, 2, 3)))
         if any(side is not None and side > LONGEST_SIDE_PX for side in sides):
             raise ValueError(
@@ -233,10 +280,10 @@ class Artifact:
         if not self.card.unknown:
             return None
         path = self.path / UNKNOWN
-        if hashlib.sha256(_read(path)).hexdigest() != self.card.unknown:
-            raise ArtifactError(
-                f"{path}: differs from what {CARD} says of it (sha256). Export the model again."
-            )
+        try:
+            self._check_file(UNKNOWN, self.card.unknown)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.path}: {error}") from None
         found = load_unknown(path)
         if found.about.sha256 != self.sha256:
             raise ArtifactError(f"{path}: was fitted for another model. Export the model again.")
@@ -260,8 +307,8 @@ class Artifact:
             part: The part of the model.
 
         Returns:
-            The model. In any engine, it raises ArtifactError for an input whose shape does not fit
-            `card.shapes`.
+            The model. In any engine, it raises ArtifactError if the shape of the input or of an
+            output does not fit `card.shapes`, and if the engine fails.
 
         Raises:
             ArtifactError: The files cannot be loaded, or have changed since they were made.
@@ -271,6 +318,10 @@ class Artifact:
         chosen = check_format(self.card.format, self.card.precision)
         try:
             files = {name.removeprefix(part): data for name, data in self._files(part).items()}
+            if chosen.file not in files:
+                raise ArtifactError(
+                    f"{CARD} names no {part}{chosen.file}, a part of the model. Export it again."
+                )
             run = chosen.open(files, self.card.precision, threads)
         except ArtifactError as error:
             raise ArtifactError(f"{self.path}: {error}") from None
@@ -281,7 +332,7 @@ class Artifact:
             raise ArtifactError(
                 f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again."
             ) from None
-        return self._checked(run, PART_INPUTS.get(part, self.card.input))
+        return self._checked(run, part)
 
     def check(self) -> None:
         """Check the model's files without loading them.
@@ -297,32 +348,76 @@ class Artifact:
 
     def _files(self, part: Part) -> Files:
         """Read each file of a part once, so that the content that is checked is the one loaded."""
-        found = {name: _read(self.path / name) for name in self.card.files if part_of(name) == part}
-        for name, content in found.items():
-            if hashlib.sha256(content).hexdigest() != self.card.files[name]:
-                raise ArtifactError(
-                    f"{name} differs from what {CARD} says of it (sha256). Export the model again."
-                )
-        return found
+        return {
+            name: self._check_file(name, sha256)
+            for name, sha256 in self.card.files.items()
+            if part_of(name) == part
+        }
 
-    def _checked(self, run: Runner, input: str) -> Runner:
-        """Add a check of the input to an opened model."""
-        expected = self.card.shapes[input]
+    def _check_file(self, name: str, sha256: str) -> bytes:
+        """Read a file, and raise ArtifactError if it is not what was written."""
+        content = _read(self.path / name)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ArtifactError(
+                f"{name} differs from what {CARD} says of it (sha256). Export the model again."
+            )
+        return content
+
+    def _checked(self, run: Runner, part: Part) -> Runner:
+        """Add checks of the input and the outputs to an opened part of the model.
+
+        A model that fits its hash may still not fit the card, because people edit both.
+        """
+        card = self.card
+        input, outputs = card.input_of(part), card.outputs_of(part)
+        dtype = np.dtype(np.uint8 if input == "pixels" else np.float32)
 
         def checked(x: Array) -> list[Array]:
-            fits = x.ndim == len(expected) and all(
-                size in (None, given) for size, given in zip(expected, x.shape, strict=True)
-            )
-            dtype = np.uint8 if input == "pixels" else np.float32
-            if not fits or x.dtype != dtype:
-                wanted = ", ".join("any" if size is None else str(size) for size in expected)
+            if not _fits(x.shape, card.shapes[input]) or x.dtype != dtype:
                 raise ArtifactError(
                     f"{self.path}: input {input} of shape {x.shape}, {x.dtype}. Expected "
-                    f"({wanted}), {np.dtype(dtype)}."
+                    f"{_shape_text(card.shapes[input])}, {dtype}."
                 )
-            return run(x)
+            try:
+                found = run(x)
+            except ConvNeXtV2Error:
+                raise
+            except Exception as error:  # each engine has its own errors
+                why = " ".join(str(error).split())[:300] or type(error).__name__
+                raise ArtifactError(
+                    f"{self.path}: {card.format} fails on the input {input} of shape {x.shape} "
+                    f"({why}). {_OTHER_MODEL}"
+                ) from error
+            if len(found) != len(outputs):
+                raise ArtifactError(
+                    f"{self.path}: returns {len(found)} outputs, and {CARD} names {len(outputs)}. "
+                    f"{_OTHER_MODEL}"
+                )
+            for name, output in zip(outputs, found, strict=True):
+                stated = [len(x), *card.shapes[name][1:]]
+                if not _fits(output.shape, stated):
+                    raise ArtifactError(
+                        f"{self.path}: returns {name} of shape {tuple(output.shape)}, and {CARD} "
+                        f"says {_shape_text(stated)}. {_OTHER_MODEL}"
+                    )
+            return found
 
         return checked
+
+
+_OTHER_MODEL = f"If {CARD} or the model was changed by hand, export the model again."
+
+
+def _fits(shape: Sequence[int], stated: Sequence[int | None]) -> bool:
+    """Return whether an array has a stated shape, in which None stands for any size."""
+    return len(shape) == len(stated) and all(
+        size in (None, given) for size, given in zip(stated, shape, strict=True)
+    )
+
+
+def _shape_text(stated: Sequence[int | None]) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in stated)
+    return f"({sizes})"
 
 
 def part_of(file: str) -> Part:

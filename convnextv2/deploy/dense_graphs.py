@@ -17,7 +17,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from convnextv2.deploy.graph import MAP_OUTPUTS, trunk_outputs
+from convnextv2.deploy.graph import BOX_OUTPUTS, MAP_OUTPUTS, MASK_OUTPUTS, trunk_outputs
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import POOL_SCALES, Segmentor
 
@@ -175,7 +175,7 @@ class BoxHead(nn.Module):
     """
 
     input = "box_regions"
-    output_names = ("class_logits", "box_deltas")
+    output_names = BOX_OUTPUTS
     total_stride = 1
 
     def __init__(self, model: Detector) -> None:
@@ -197,7 +197,7 @@ class MaskHead(nn.Module):
     """
 
     input = "mask_regions"
-    output_names = ("mask_logits",)
+    output_names = MASK_OUTPUTS
     total_stride = 1
 
     def __init__(self, model: Detector) -> None:

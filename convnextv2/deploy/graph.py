@@ -31,6 +31,22 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 MAP_OUTPUTS = ("pixel_logits",)
 """The output of a segmentor: (N, classes, h, w)."""
 
+BOX_OUTPUTS = ("class_logits", "box_deltas")
+"""The outputs of a detector's box head: (R, classes + 1) and (R, 4 * (classes + 1))."""
+
+MASK_OUTPUTS = ("mask_logits",)
+"""The output of a detector's mask head: (R, classes + 1, h, w)."""
+
+AXES = {
+    "class_logits": 2,
+    "box_deltas": 2,
+    "logits": 2,
+    "probs": 2,
+    "embedding": 2,
+    "explanation": 3,
+}
+"""The number of axes of an output. All other outputs, and all inputs, have four."""
+
 
 def trunk_outputs(levels: int) -> tuple[str, ...]:
     """Return the names of the outputs of a detector's first part.

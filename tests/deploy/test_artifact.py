@@ -21,6 +21,12 @@ from convnextv2.errors import ArtifactError
 from convnextv2.inference.scorer import open_scorer
 
 Exported = Callable[..., Path]
+SHAPES = {
+    "images": [None, 3, 64, 64],
+    "logits": [None, 4],
+    "embedding": [None, 48],
+    "explanation": [None, 2, 2],
+}
 WRONG = [(1, 3, 96, 96), (1, 3, 128, 64), (1, 1, 64, 64), (1, 64, 64, 3)]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
@@ -189,6 +195,10 @@ def test_an_onnx_model_in_several_files_is_read_whole(exported: Exported, tmp_pa
         ({"outputs": ["logits"]}, "outputs are not those of a classifier of images"),
         ({"shapes": {"images": [None, 3, 64, 64]}}, "shapes does not name embedding"),
         ({"input": "pixels"}, "outputs are not those of a classifier of pixels"),
+        ({"shapes": SHAPES | {"logits": [None]}}, "shapes.logits has 1 axes, expected 2"),
+        ({"shapes": SHAPES | {"logits": []}}, "shapes.logits has 0 axes, expected 2"),
+        ({"shapes": SHAPES | {"images": [None, 3]}}, "shapes.images has 2 axes, expected 4"),
+        ({"temperature": 1e-300}, "temperature: Input should be greater than or equal to 0.001"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_one_line(
@@ -205,8 +215,33 @@ def test_names_that_the_model_does_not_have_columns_for_are_noticed_when_it_runs
 ) -> None:
     shapes = open_artifact(exported("torch")).card.shapes | {"logits": [None, 2]}
     copy = edited(exported("torch"), tmp_path / "copy", class_names=CLASSES[:2], shapes=shapes)
-    with pytest.raises(ArtifactError, match="returns 4 columns for 2 class names"):
+    with pytest.raises(
+        ArtifactError, match=r"returns logits of shape \(1, 4\), and artifact.json says \(1, 2\)"
+    ):
         open_scorer(copy)(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_model_that_cannot_take_what_its_card_says_is_one_line(
+    format: str, exported: Exported, tmp_path: Path
+) -> None:
+    need(format)
+    shapes = SHAPES | {"images": [None, 3, 96, 96]}
+    copy = edited(exported(format), tmp_path / "copy", shapes=shapes)
+    with pytest.raises(
+        ArtifactError,
+        match=rf"copy: {format} fails on the input images of shape \(1, 3, 96, 96\) \(.*96.*\)",
+    ) as error:
+        open_artifact(copy).open(1)(np.zeros((1, 3, 96, 96), np.float32))
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_with_more_outputs_than_its_card_names_is_one_line(
+    exported: Exported, tmp_path: Path
+) -> None:
+    copy = edited(exported("torch"), tmp_path / "copy", kind="features", outputs=["embedding"])
+    with pytest.raises(ArtifactError, match="returns 3 outputs, and artifact.json names 1"):
+        open_artifact(copy).open(1)(np.zeros((1, 3, 64, 64), np.float32))
 
 
 @pytest.mark.parametrize("format", installed_formats())

@@ -1,10 +1,12 @@
 """Artifacts of a segmentor and of a detector."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,23 @@ def exported_dense(
     return make
 
 
+def edited(artifact: Path, folder: Path, changes: dict[str, Any]) -> Path:
+    """Copy an artifact, and edit the artifact.json of the copy, as a user might by hand.
+
+    The keys of the changes are paths, such as "shapes/class_logits". The value None removes one.
+    """
+    copy = shutil.copytree(artifact, folder)
+    card = json.loads((copy / "artifact.json").read_text())
+    for path, value in changes.items():
+        *outer, name = path.split("/")
+        inner = card
+        for each in outer:
+            inner = inner[each]
+        inner.pop(name) if value is None else inner.update({name: value})
+    (copy / "artifact.json").write_text(json.dumps(card))
+    return copy
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("photos")
@@ -109,6 +128,75 @@ def test_an_artifact_of_a_fixed_size_sees_windows(
     assert sum(shape[0] for shape in seen) > 1
     assert {tuple(shape[1:]) for shape in seen} == {(3, 64, 96)}
     assert found.shape == wide.shape[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("places", {"shapes/pixel_logits": [None]}, "shapes.pixel_logits has 1 axes, expected 4"),
+        (
+            "places",
+            {
+                "shapes/pixel_logits": [None, 2, 16, 24],
+                "class_names": ["sky", "road"],
+                "segmentation/palette": [[0, 0, 0], [9, 9, 9]],
+            },
+            r"returns pixel_logits of shape \(\d, 3, 16, 24\), and artifact.json says \(\d, 2, 16",
+        ),
+        ("places", {"arguments/stem_stride": 10**9}, "stem_stride = 1000000000: input should be"),
+        ("things", {"shapes/class_logits": None}, "shapes does not name class_logits"),
+        ("things", {"shapes/mask_regions": None}, "shapes does not name mask_regions"),
+        (
+            "things",
+            {"shapes/class_logits": [None, 9]},
+            "shapes.class_logits has 9 columns, expected 3 for 2 class_names",
+        ),
+        (
+            "things",
+            {"files/boxes-model.onnx": None},
+            "artifact.json names no boxes-model.onnx, a part of the model",
+        ),
+        (
+            "things",
+            {"files/masks-model.onnx": None},
+            "artifact.json names no masks-model.onnx, a part of the model",
+        ),
+    ],
+)
+def test_a_card_that_was_edited_wrongly_is_one_line(
+    exported_dense: Callable[..., Path],
+    photos: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    copy = edited(exported_dense(name), tmp_path / "copy", changes)
+    capsys.readouterr()
+    assert main(["predict", str(copy), str(photos[0])]) == 2
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err) and not printed.out
+    assert "Traceback" not in printed.err
+
+
+def test_parts_that_changed_places_are_one_line(
+    exported_dense: Callable[..., Path], photos: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    files = json.loads((exported_dense("things") / "artifact.json").read_text())["files"]
+    boxes, masks = "boxes-model.onnx", "masks-model.onnx"
+    copy = edited(
+        exported_dense("things"),
+        tmp_path / "copy",
+        {f"files/{boxes}": files[masks], f"files/{masks}": files[boxes]},
+    )
+    (copy / boxes).rename(copy / "other")
+    (copy / masks).rename(copy / boxes)
+    (copy / "other").rename(copy / masks)
+    with pytest.raises(ArtifactError, match="onnx fails on the input box_regions of shape"):
+        predict(copy, [photos[0]])
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
