@@ -42,6 +42,8 @@ def detect(
     """
     choice.choose(recipe.kernels)
     finder = open_finder(opened, device=recipe.device, precision=recipe.precision)
+    for line in opened.lines():
+        print(line, file=sys.stderr)
     if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (objects get one class).", file=sys.stderr)
     source = files(options.images, max_pixels=recipe.max_image_pixels)

@@ -49,6 +49,8 @@ def segment(
     pixel_classifier = open_pixel_classifier(
         opened, device=recipe.device, precision=recipe.precision
     )
+    for line in opened.lines():
+        print(line, file=sys.stderr)
     if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (pixels get one class).", file=sys.stderr)
     out = (

@@ -181,6 +181,23 @@ def test_a_card_that_was_edited_wrongly_is_one_line(
     assert "Traceback" not in printed.err
 
 
+@pytest.mark.parametrize("name", ["places", "things"])
+def test_a_prediction_says_what_it_comes_from_and_under_which_licence(
+    exported_dense: Callable[..., Path],
+    photos: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    copy = edited(exported_dense(name), tmp_path / "copy", {"notice": "for research only"})
+    capsys.readouterr()
+    predict(copy, [photos[0]])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{copy}: artifact, onnx, float32, sha256 ")
+    assert lines[1] == "Licence: for research only"
+
+
 def test_parts_that_changed_places_are_one_line(
     exported_dense: Callable[..., Path], photos: list[Path], tmp_path: Path
 ) -> None:
