@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def find_weights(path: str | Path) -> Path:
         A weights file or a Hub folder.
 
     Raises:
-        RunError: There are no weights.
+        RunError: There are no weights, or nobody can tell, as a folder may not be entered.
         CheckpointError: The repository cannot be downloaded.
     """
     name, path = str(path), Path(path)
@@ -47,7 +49,7 @@ def find_weights(path: str | Path) -> Path:
         return path
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
-        if os.path.isfile(candidate):
+        if _is_file(candidate):
             return path if _is_hub_folder(path) and candidate.parent == path else candidate
     if _is_hub_folder(path):  # a Hub folder whose weights are in shards
         return path
@@ -74,6 +76,35 @@ def find_weights(path: str | Path) -> Path:
         )
     expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
     raise RunError(f"{path}: no weights in it (expected {expected}).")
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there.
+
+    `os.path.isfile` also returns False if that cannot be told. The weights of last/ would then be
+    taken in silence for those of a best/ that may not be entered, or that lies on another disk.
+
+    Raises:
+        RunError: The system does not tell, or a link leads to nothing.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except ValueError:  # no file can have this name
+        return False
+    except OSError as error:
+        links = [each for each in (path, path.parent) if os.path.islink(each)]
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise RunError(
+                f"{path}: cannot be looked at ({error.strerror}). Mend that, or give a file of "
+                "weights that can be read."
+            ) from None
+        for link in links:
+            if not os.path.exists(link):
+                raise RunError(
+                    f"{link}: is a link to {os.readlink(link)}, which is gone. Mend the link, or "
+                    "give a file of weights."
+                ) from None
+        return False
 
 
 def _check_no_artifact(path: Path) -> None:

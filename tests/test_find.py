@@ -1,5 +1,7 @@
 """The run that weights belong to is found from any working folder."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,45 @@ def test_a_run_that_has_lost_its_weights_says_how_to_get_them_back(tmp_path: Pat
     (tmp_path / "checkpoints" / "epoch-00001-step-00000009").mkdir(parents=True)
     with pytest.raises(RunError, match=f"writes last/ again: --out {tmp_path} --resume"):
         find_weights(tmp_path)
+
+
+def test_last_is_not_taken_for_a_best_that_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("last", "disk"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").touch()
+    last = tmp_path / "last" / "model.safetensors"
+    assert find_weights(tmp_path) == last
+    best = tmp_path / "best"
+    best.symlink_to(tmp_path / "disk")
+    assert find_weights(tmp_path) == best / "model.safetensors"
+    (tmp_path / "disk").rename(tmp_path / "away")
+    with pytest.raises(RunError, match=f"best: is a link to {tmp_path / 'disk'}, which is gone"):
+        find_weights(tmp_path)
+    best.unlink()
+    best.symlink_to("best")
+    with pytest.raises(RunError, match="best: is a link to best, which is gone"):
+        find_weights(tmp_path)
+    best.unlink()
+    best.mkdir()
+    assert find_weights(tmp_path) == last
+    look = os.stat
+
+    def closed(path: Path, *given: object, **named: object) -> os.stat_result:
+        if Path(path).parent == best:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, *given, **named)
+
+    monkeypatch.setattr(os, "stat", closed)
+    with pytest.raises(RunError, match=r"model.safetensors: cannot be looked at \(Permission den"):
+        find_weights(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_not_there() -> None:
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(RunError, match="no such file or folder"):
+            find_weights(name)
 
 
 def test_an_artifact_in_place_of_weights_is_called_so(tmp_path: Path) -> None:

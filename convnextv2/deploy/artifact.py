@@ -405,6 +405,7 @@ class Artifact:
         return checked
 
 
+_OUT_OF_REACH = "Mend that, or copy the artifact again."
 _OTHER_MODEL = f"If {CARD} or the model was changed by hand, export the model again."
 
 
@@ -459,7 +460,9 @@ def open_artifact(path: str | Path) -> Artifact:
         where = ".".join(map(str, first["loc"])) or "its content"
         why = first["msg"].removeprefix("Value error, ")
         raise ArtifactError(f"{folder / CARD}: {where}: {why}. Export the model again.") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be read ({error}). {_OUT_OF_REACH}") from None
+    except ValueError as error:  # UnicodeDecodeError is one
         raise ArtifactError(
             f"{folder}: cannot be read ({error}). Export the model again."
         ) from None
@@ -508,7 +511,7 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ArtifactError(
-            f"{file.name} cannot be read ({error.strerror}). Export the model again."
+            f"{file.name} cannot be read ({error.strerror}). {_OUT_OF_REACH}"
         ) from None
 
 

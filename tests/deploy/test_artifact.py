@@ -75,7 +75,9 @@ def test_files_that_change_between_the_check_and_the_loading_are_not_loaded(
     ):
         artifact.open(1)
     file.unlink()
-    with pytest.raises(ArtifactError, match=rf"{file.name} cannot be read \(No such file"):
+    with pytest.raises(
+        ArtifactError, match=rf"{file.name} cannot be read \(No such file.* copy the artifact again"
+    ):
         artifact.open(1)
 
 
