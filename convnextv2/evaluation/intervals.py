@@ -1,14 +1,18 @@
-"""Confidence intervals of the figures of a classifier, by the bootstrap over images.
+"""95 % confidence intervals of the figures of a classifier.
 
-The bootstrap (Efron 1979) draws as many images as there are, with replacement, and computes the
-figures of each draw. The figures are functions of the counts of each pair of target and prediction,
-and drawing images means drawing these counts from a multinomial distribution. The counts of all
-ranks are therefore sufficient, and the intervals do not depend on the distribution of images over
-ranks.
+The accuracies top1 and top5 are shares of images, which have Wilson's score interval (Wilson 1927).
+It holds for few images, too, and for shares of 0 and 1.
+
+Balanced accuracy and macro F1 have percentile intervals of the bootstrap over images (Efron 1979).
+It draws as many images as there are, with replacement, and computes the figures of each draw. The
+figures are functions of the counts of each pair of target and prediction, and drawing images means
+drawing these counts from a multinomial distribution. The counts of all ranks are therefore
+sufficient, and the intervals do not depend on the distribution of images over ranks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +21,15 @@ from numpy.typing import NDArray
 from convnextv2.evaluation.metrics import Evaluation
 
 DRAWS = 2_000
-LEVEL = 0.95
+TAILS = 0.025, 0.975
+_Z = 1.959963984540054
+"""The normal quantile of the upper tail."""
 
 Interval = tuple[float, float]
 
 
-def bootstrap_intervals(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Interval]:
-    """Compute the 95 % percentile intervals of the main figures.
+def intervals_of(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Interval]:
+    """Compute the 95 % intervals of the main figures.
 
     Args:
         evaluation: The figures of a classifier.
@@ -31,28 +37,44 @@ def bootstrap_intervals(evaluation: Evaluation, *, seed: int = 0) -> dict[str, I
 
     Returns:
         The lower and the upper end for top1, top5 (if there is one), balanced_accuracy and
-        macro_f1. An interval of few images may be too narrow: for 100 %, it is 100 % to 100 %.
+        macro_f1. The latter two are left out if all draws agree, as they do if every image is
+        right: the images then do not tell how far these figures may be off.
     """
-    draw, images = np.random.default_rng(seed), evaluation.images
-    counts = evaluation.pairs[:, 2]
-    found: dict[str, list[float]] = {"top1": [], "balanced_accuracy": [], "macro_f1": []}
-    for _ in range(DRAWS):
-        drawn = draw.multinomial(images, counts / images)
-        for name, value in figures_of(evaluation.pairs[:, :2], drawn).items():
-            found[name].append(value)
+    found = {"top1": wilson_interval(evaluation.top1, evaluation.images)}
     if evaluation.top5 is not None:
-        found["top5"] = (draw.binomial(images, min(1.0, evaluation.top5), DRAWS) / images).tolist()
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return {name: _ends(np.quantile(values, tails)) for name, values in found.items()}
+        found["top5"] = wilson_interval(evaluation.top5, evaluation.images)
+    draw, counts = np.random.default_rng(seed), evaluation.pairs[:, 2]
+    figures = []
+    for _ in range(DRAWS):
+        drawn = draw.multinomial(evaluation.images, counts / evaluation.images)
+        figures.append(figures_of(evaluation.pairs[:, :2], drawn))
+    for name in ("balanced_accuracy", "macro_f1"):
+        low, high = np.quantile([each[name] for each in figures], TAILS).tolist()
+        if low < high:
+            found[name] = low, high
+    return found
+
+
+def wilson_interval(share: float, images: int) -> Interval:
+    """Compute Wilson's 95 % score interval of a share of images.
+
+    Args:
+        share: The share, from 0 to 1.
+        images: The number of images, at least one.
+    """
+    middle = share + _Z**2 / (2 * images)
+    half = _Z * math.sqrt(share * (1 - share) / images + _Z**2 / (4 * images**2))
+    whole = 1 + _Z**2 / images
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
 
 
 def with_intervals(evaluation: Evaluation) -> Evaluation:
     """Return the figures of a classifier, with 95 % intervals of the main ones."""
-    return replace(evaluation, intervals=bootstrap_intervals(evaluation))
+    return replace(evaluation, intervals=intervals_of(evaluation))
 
 
 def figures_of(pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, float]:
-    """Compute the main figures of some images, as `metrics.summarise` defines them.
+    """Compute figures of some images that are means over classes, as `metrics.summarise` does.
 
     Args:
         pairs: int64 (P, 2), targets and predictions.
@@ -69,11 +91,6 @@ def figures_of(pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str,
     )
     occurs, both = support > 0, support + predicted
     return {
-        "top1": float(right.sum() / counts.sum()),
         "balanced_accuracy": float((right[occurs] / support[occurs]).mean()),
         "macro_f1": float((2 * right[both > 0] / both[both > 0]).mean()),
     }
-
-
-def _ends(quantiles: NDArray[np.float64]) -> Interval:
-    return float(quantiles[0]), float(quantiles[1])

@@ -176,7 +176,10 @@ class Validated(_Evaluation):
     intervals: NotRequired[
         Annotated[
             dict[str, list[float]],
-            means("The ends of the 95 % intervals of top1, top5, balanced_accuracy and macro_f1."),
+            means(
+                "The ends of the 95 % intervals of top1, top5, balanced_accuracy and macro_f1, as "
+                "far as they can be told."
+            ),
         ]
     ]
     unknown: NotRequired[Annotated[CoverageFound, means("With `--coverage`.")]]
