@@ -18,6 +18,7 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects import Objects
 from convnextv2.data.dense.rle import EXTRA, Rle
 from convnextv2.errors import MissingPackageError
+from convnextv2.text import counted
 
 Kind = Literal["boxes", "masks"]
 
@@ -144,7 +145,8 @@ class DetectionEvaluation:
             for row in rows
         ]
         head = (
-            f"{self.images:,} images with {int(self.objects.sum()):,} objects; "
+            f"{counted(self.images, 'image(s)')} with "
+            f"{counted(int(self.objects.sum()), 'object(s)')}; "
             f"{self.found:,} were found."
         )
         return "\n".join([head, *lines])

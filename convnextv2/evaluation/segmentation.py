@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.errors import DataError
+from convnextv2.text import counted
 
 _MAX_IN_TABLE = 12
 """The number of classes in a printed table."""
@@ -149,8 +150,9 @@ class SegmentationEvaluation:
         order = np.argsort(-self.support, kind="stable").tolist()
         occurring = [i for i in order if not math.isnan(self.iou[i])]
         lines = [
-            f"mIoU {self.miou:.2%} over {self.classes_counted} classes, pixel accuracy "
-            f"{self.accuracy:.2%}, mean accuracy {self.mean_accuracy:.2%} ({self.images:,} images)",
+            f"mIoU {self.miou:.2%} over {counted(self.classes_counted, 'class(es)')}, pixel "
+            f"accuracy {self.accuracy:.2%}, mean accuracy {self.mean_accuracy:.2%} "
+            f"({counted(self.images, 'image(s)')})",
             f"{'class':<{width}}  {'IoU':>7}  {'recall':>7}  {'pixels':>7}",
         ]
         lines += [

@@ -199,9 +199,9 @@ def _schedule_note(old_recipe: Recipe, new_recipe: Recipe, step: int, new: Condi
         last = recipe.epochs * new.steps_per_epoch - 1
         rates.append(lr_at(min(step, last)))
     return (
-        f"The schedule is that of {new_recipe.epochs} epochs from here on: the learning rate at "
-        f"this step is {rates[1]:.3e}, by the schedule of {old_recipe.epochs} epochs it was "
-        f"{rates[0]:.3e}."
+        f"The schedule is that of {counted(new_recipe.epochs, 'epoch(s)')} from here on: the "
+        f"learning rate at this step is {rates[1]:.3e}, by the schedule of "
+        f"{counted(old_recipe.epochs, 'epoch(s)')} it was {rates[0]:.3e}."
     )
 
 

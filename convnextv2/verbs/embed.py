@@ -28,7 +28,7 @@ from convnextv2.kernels import choice
 from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
-from convnextv2.text import plain
+from convnextv2.text import counted, plain
 from convnextv2.verbs.options.predicting import EmbedOptions
 
 _TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
@@ -73,7 +73,7 @@ def embed(options: EmbedOptions) -> Path:
     for name, why in failures:
         print(f"{plain(name)}: {plain(why)} Left out.", file=sys.stderr)
     paths = file.close(failures)
-    print(f"{file.rows:,} embeddings: {', '.join(map(str, paths))}")
+    print(f"{counted(file.rows, 'embedding(s)')}: {', '.join(map(str, paths))}")
     answer(
         {
             "path": str(out),

@@ -36,7 +36,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.recipe.prior import Prior
 from convnextv2.run import Run
 from convnextv2.tasks.supervised.rows import labelled_images
-from convnextv2.text import typed
+from convnextv2.text import counted, typed
 from convnextv2.verbs.export_dense import export_dense
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.description import DENSE_KINDS, Description
@@ -155,8 +155,8 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
         normalise = BatchTransform(how.mean, how.std).normalise
         fit_unknown = build_coverage_fit(options.coverage, form, evidence, temperature, normalise)
     print(
-        f"Exporting to {form.format}, {form.precision}; measured on {len(evidence.pixels)} images "
-        f"({evidence.origin})."
+        f"Exporting to {form.format}, {form.precision}; measured on "
+        f"{counted(len(evidence.pixels), 'image(s)')} ({evidence.origin})."
     )
     thresholds: list[float] = []
     if outputs == "multi_label":
@@ -180,9 +180,9 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     print(_summary(artifact))
     if (unknown := artifact.unknown()) is not None:
         print(
-            f"coverage     {unknown.about.coverage:.2%}, fitted on {unknown.about.images} images. "
-            f"Test it on others: convnextv2 validate {typed(artifact.path)} --coverage "
-            f"{unknown.about.coverage:g} --data_dir OTHERS"
+            f"coverage     {unknown.about.coverage:.2%}, fitted on "
+            f"{counted(unknown.about.images, 'image(s)')}. Test it on others: convnextv2 validate "
+            f"{typed(artifact.path)} --coverage {unknown.about.coverage:g} --data_dir OTHERS"
         )
     return artifact
 
@@ -191,7 +191,8 @@ def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description
     """Fit the temperature, and print it."""
     temperature = _calibrated(model, evidence, description)
     print(
-        f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin})."
+        f"Temperature {temperature:g}, fitted on {counted(len(evidence.pixels), 'image(s)')} "
+        f"({evidence.origin})."
     )
     if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
         print(

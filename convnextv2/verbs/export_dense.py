@@ -30,6 +30,7 @@ from convnextv2.tasks.dense.evidence import Evidence
 from convnextv2.tasks.detection.certificate import certify_detector
 from convnextv2.tasks.segmentation.certificate import certify_segmentor
 from convnextv2.tasks.supervised.set_up import has_own_data
+from convnextv2.text import counted
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -91,8 +92,8 @@ def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder
     facts = ModelFacts.of_weights(opened)
     source, origin = _images(opened, recipe, options.images)
     print(
-        f"Exporting to {options.format}, {options.precision}; measured on {len(source)} images "
-        f"({origin})."
+        f"Exporting to {options.format}, {options.precision}; measured on "
+        f"{counted(len(source), 'image(s)')} ({origin})."
     )
     if description.kind == "segmentation":
         artifact = _segmentor(options, opened, folder, facts, source, origin)

@@ -9,7 +9,7 @@ from convnextv2.console import answer
 from convnextv2.evaluation.prior import meaning
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
-from convnextv2.text import brief, plain
+from convnextv2.text import brief, counted, plain
 from convnextv2.verbs.options.weights import InspectOptions
 from convnextv2.weights.description import Description
 from convnextv2.weights.dtypes import is_finite
@@ -55,14 +55,14 @@ def _network_rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     dtypes = ", ".join(
         sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()})
     )
+    classes = counted(arguments["num_classes"] or 0, "class(es)")
     kind = {
-        "classifier": f"classifier, {arguments['num_classes']} classes",
-        "multi_label": f"any number of labels for each image, {arguments['num_classes']} classes",
+        "classifier": f"classifier, {classes}",
+        "multi_label": f"any number of labels for each image, {classes}",
         "encoder": "encoder without a classifier",
         "detection": f"boxes{' and masks' * bool(description.head.get('masks'))} of objects, "
-        f"{arguments['num_classes']} classes",
-        "segmentation": f"a class for each pixel, {arguments['num_classes']} classes "
-        f"({description.head})",
+        + classes,
+        "segmentation": f"a class for each pixel, {classes} ({description.head})",
     }
     form = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
     network = [

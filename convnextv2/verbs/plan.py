@@ -22,6 +22,7 @@ from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.choice import find_training, outline
+from convnextv2.text import counted
 from convnextv2.training.batch_size import with_accumulate
 from convnextv2.training.cluster import Cluster, network_of, step_of, traffic_of
 from convnextv2.verbs.first_steps import FirstSteps, Pace, pace, run_first_steps
@@ -176,8 +177,8 @@ def _whole_run(training: _Training, pace_of_one: Pace) -> dict[str, Any]:
     steps = epochs * training.steps_per_epoch
     hours = steps * pace_of_one.seconds_per_step / 3600
     print(
-        f"The whole recipe: {'about ' if recipe.time else ''}{epochs} epochs, {steps} "
-        f"steps, {_duration(hours)} of training"
+        f"The whole recipe: {'about ' if recipe.time else ''}{counted(epochs, 'epoch(s)')}, "
+        f"{counted(steps, 'step(s)')}, {_duration(hours)} of training"
         f"{' and evaluation, as time says' if recipe.time else ''}."
     )
     if training.verb == "train" and recipe.val_while_train:

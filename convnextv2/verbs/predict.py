@@ -29,7 +29,7 @@ from convnextv2.places import check_unread
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.prior import Prior
-from convnextv2.text import plain
+from convnextv2.text import counted, plain
 from convnextv2.verbs.detect import detect
 from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.verbs.remote import described, predict_by_server
@@ -93,7 +93,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         write_predictions(file, results, failures)
         print(f"Predictions: {file}", file=sys.stderr)
     if failures and not results:
-        raise DataError(f"None of the {len(failures)} images can be read.")
+        raise DataError(f"Of {counted(len(failures), 'image(s)')}, none can be read.")
     return results
 
 

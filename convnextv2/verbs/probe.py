@@ -19,6 +19,7 @@ from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
+from convnextv2.text import counted
 from convnextv2.verbs.options.measuring import ProbeOptions
 from convnextv2.verbs.own_images import with_own_images
 
@@ -64,7 +65,10 @@ def probe(options: ProbeOptions) -> Probed:
     queries, truth = _embed(embedder, validation, recipe, "validation image")
     classes = len(training.class_names)
     found = probe_features(features, labels, queries, truth, classes=classes, k=options.k)
-    say(f"{len(labels):,} training images, {len(truth):,} validation images, {classes} classes")
+    say(
+        f"{counted(len(labels), 'training image(s)')}, "
+        f"{counted(len(truth), 'validation image(s)')}, {counted(classes, 'class(es)')}"
+    )
     say(f"nearest neighbours  {found.knn:7.2%}  (k {min(options.k, len(labels))})")
     say(f"linear probe        {found.linear:7.2%}  (l2 {found.l2:g})")
     say(f"commonest class     {found.commonest:7.2%}")

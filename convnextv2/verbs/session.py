@@ -24,6 +24,7 @@ from convnextv2.places import check_place
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, open_run
 from convnextv2.tasks.preview import Previewed, write_first_images
+from convnextv2.text import counted
 from convnextv2.training.conditions import Conditions, keep_global_batch
 from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
@@ -150,7 +151,7 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
         return False
     if before is not None and before == run.last_checkpoint():
         epochs = int(before.name.split("-")[1])
-        say(f"{run.path} is done ({epochs} epochs). Report: {run.report}")
+        say(f"{run.path} is done ({counted(epochs, 'epoch(s)')}). Report: {run.report}")
         return False
     return True
 

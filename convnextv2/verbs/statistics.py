@@ -14,6 +14,7 @@ from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
 from convnextv2.data.workers import resolve_workers
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.values import show
+from convnextv2.text import counted
 from convnextv2.verbs.options.data import StatisticsOptions
 
 _SHOWN = 5
@@ -118,7 +119,7 @@ def _page(found: Statistics, given: int, data: str) -> str:
         ]
     lines += _left_out("have another number of channels", tally.wrong_bands)
     lines += _left_out("cannot be read", tally.unreadable)
-    lines += ["", f"# for a recipe; measured on {tally.images:,} images"]
+    lines += ["", f"# for a recipe; measured on {counted(tally.images, 'image(s)')}"]
     lines += [f"in_channels: {tally.channels}"]
     if found.value_range:
         lines.append(f"value_range: {show(found.value_range)}")

@@ -315,7 +315,7 @@ def test_files_that_are_no_image_are_skipped_where_that_is_asked_for(
     assert main(["predict", "m", files[0], "--server", fake.address, "--bad_images", "skip"]) == 2
     told = capsys.readouterr()
     assert told.err.startswith(f"{files[0]}: because 415 Skipped.\n") and not told.out
-    assert "None of the 1 images can be read." in told.err
+    assert "Of 1 image, none can be read." in told.err
     fake.replies = [refusal(415)]
     assert main(["predict", "m", files[0], "--server", fake.address]) == 2
 

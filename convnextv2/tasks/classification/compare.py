@@ -15,6 +15,7 @@ from convnextv2.evaluation.comparison import Changed
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.paired import Paired, compare_hits
 from convnextv2.tasks.classification.measure import Measured
+from convnextv2.text import counted
 
 _EXAMPLES = 12
 """Number of images that are shown."""
@@ -64,7 +65,7 @@ def align(measured: Sequence[Measured]) -> Aligned:
     if not shared:
         raise DataError("There is no image that all of the models can read.")
     if lost := max(len(table) for table in tables) - len(shared):
-        say(f"{lost} images are left out: not every model could read them.")
+        say(f"Left out: {counted(lost, 'image(s)')} that not every model could read.")
     targets = [
         first.description.class_names[first.predictions.targets[tables[0][index]]]
         for index in shared

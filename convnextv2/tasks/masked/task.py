@@ -20,6 +20,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, beside, coloured
+from convnextv2.text import counted
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
@@ -44,7 +45,7 @@ class MaskedPretraining:
         self._place = place
         source, _ = find_sources(recipe, labelled=False)
         say_notes(source)
-        say(f"{len(source):,} images for pre-training.")
+        say(f"{counted(len(source), 'image(s)')} for pre-training.")
         torch.manual_seed(recipe.seed)
         with skeleton(recipe.shard, place):
             encoder = build_network(recipe, None)
