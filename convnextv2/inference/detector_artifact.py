@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.scorer import check_runs_here
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
-from convnextv2.model.objects import Found, Targets
+from convnextv2.model.objects import Found
 from convnextv2.preprocessing import Preprocessing
 
 
@@ -84,18 +85,10 @@ class ExportedDetector(Detector):
         """The encoder, which has no weights."""
         return self._described[0]
 
-    def forward(
-        self,
-        images: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        targets: Targets | None = None,
-        *,
-        threshold: float = 0.0,
-        masks: bool = True,
-    ) -> dict[str, Tensor] | Found:
+    def forward(self, *inputs: Any, **options: Any) -> dict[str, Tensor] | Found:
         """Find objects; see `Detector.forward`."""
         with self._lock:
-            return super().forward(images, sizes, targets, threshold=threshold, masks=masks)
+            return super().forward(*inputs, **options)
 
     def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Run the artifact's first part, and keep what the anchors say."""
