@@ -112,3 +112,25 @@ def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh
     _check_shape("gradient", gradient, *x.shape)
     _check_shape("scale", scale, len(scale), x.shape[-1])
     _check_shape("pull", pull, *scale.shape)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> None:
+    """Check what the cross entropy of pixels is computed from."""
+    if logits.ndim != 4 or logits.dtype != torch.float32:
+        raise ValueError(
+            f"logits are {logits.dtype} and have the shape {tuple(logits.shape)}, expected "
+            "torch.float32 and four dimensions"
+        )
+    if targets.ndim != 3 or len(targets) != len(logits) or targets.dtype != torch.int64:
+        raise ValueError(
+            f"targets are {targets.dtype} and have the shape {tuple(targets.shape)}, expected "
+            f"torch.int64 and ({len(logits)}, height, width)"
+        )
+    if targets.numel() and not logits.numel():
+        raise ValueError(f"logits have the shape {tuple(logits.shape)}, which has no values")
+
+
+def cross_entropy_gradient(logits: Tensor, targets: Tensor, gradient: Tensor) -> None:
+    """Check what the gradient of the cross entropy of pixels is computed from."""
+    cross_entropy(logits, targets)
+    _check_shape("gradient", gradient, *targets.shape)

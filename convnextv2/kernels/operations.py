@@ -214,6 +214,37 @@ def _gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tan
     return result
 
 
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    logits, targets = logits.contiguous(), _known(targets, logits.shape[-1])
+    losses = logits.new_zeros(targets.shape)
+    if logits.numel() and targets.numel():
+        call("cross_entropy", logits, *logits.shape, *targets.shape[1:], logits, targets, losses)
+    return losses
+
+
+def _cross_entropy_gradient(logits: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
+    logits, targets = logits.contiguous(), _known(targets, logits.shape[-1])
+    result = torch.zeros_like(logits)
+    if logits.numel() and targets.numel():
+        sizes, pointers = (*logits.shape, *targets.shape[1:]), (logits, targets, floats(gradient))
+        call("cross_entropy_gradient", logits, *sizes, *pointers, result)
+    return result
+
+
+def _known(targets: Tensor, classes: int) -> Tensor:
+    """Return the targets, contiguous, after checking that they are classes or -1.
+
+    Raises:
+        IndexError: A target is neither.
+    """
+    if targets.numel():
+        least, most = targets.aminmax()
+        if least < -1 or most >= classes:
+            wrong = int(most if most >= classes else least)
+            raise IndexError(f"target {wrong}: expected 0 to {classes - 1}, or -1 for none")
+    return targets.contiguous()
+
+
 def _like(x: Tensor, *others: object) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -290,6 +321,20 @@ _operation(
     _like,
     check=checks.gelu_backward,
     gpu="gelu_grn",
+)
+
+
+_operation(
+    "cross_entropy(Tensor logits, Tensor targets) -> Tensor",
+    _cross_entropy,
+    lambda logits, targets: logits.new_empty(targets.shape),
+    check=checks.cross_entropy,
+)
+_operation(
+    "cross_entropy_gradient(Tensor logits, Tensor targets, Tensor gradient) -> Tensor",
+    _cross_entropy_gradient,
+    _like,
+    check=checks.cross_entropy_gradient,
 )
 
 

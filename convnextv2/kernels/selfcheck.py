@@ -55,7 +55,10 @@ def disagreement(
     ):
         own = _layer_norm if on_gpu else _squares
         for dtype, tolerance in tolerances.items():
-            for check in [*_depthwise(dtype), *own(dtype), *_gelu(dtype)]:
+            checks = [*_depthwise(dtype), *own(dtype), *_gelu(dtype)]
+            if dtype == torch.float32 and not on_gpu:
+                checks += _cross_entropy()
+            for check in checks:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
                 error = float(
                     (check.out.float() - check.expected).abs().max() / check.expected.abs().max()
@@ -159,3 +162,24 @@ def _gelu(dtype: torch.dtype) -> list[_Check]:
             ),
         ]
     return checks
+
+
+def _cross_entropy() -> list[_Check]:
+    """Check pixels of a finer grid, of which some are ignored."""
+    classes, rows, columns = 11, 12, 14
+    logits = _noise(_IMAGES, _SIDE, _SIDE, classes, seed=8)
+    targets = (
+        torch.arange(_IMAGES * rows * columns).view(_IMAGES, rows, columns) % (classes + 1) - 1
+    )
+    weights = _noise(_IMAGES, rows, columns, seed=9)
+    start = logits.clone().requires_grad_()
+    enlarged = F.interpolate(
+        start.permute(0, 3, 1, 2), (rows, columns), mode="bilinear", align_corners=False
+    )
+    losses = F.cross_entropy(enlarged, targets, ignore_index=-1, reduction="none")
+    (gradient,) = torch.autograd.grad((losses * weights).sum(), start)
+    given = (_IMAGES, _SIDE, _SIDE, classes, rows, columns, logits, targets)
+    return [
+        _Check("cross_entropy", given, torch.empty_like(weights), losses.detach()),
+        _Check("cross_entropy_gradient", (*given, weights), torch.empty_like(logits), gradient),
+    ]

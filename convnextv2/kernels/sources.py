@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCES = [
-    Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")
+    Path(__file__).with_name(f"{noun}.cpp")
+    for noun in ("cross_entropy", "depthwise", "gelu_grn", "pixels")
 ]
-HEADERS = [Path(__file__).with_name(name) for name in ("bfloat16.h", "memory.h")]
+HEADERS = [Path(__file__).with_name(f"{noun}.h") for noun in ("bfloat16", "exponential", "memory")]
 DESCRIPTION = "libraries.json"
 """The file beside the libraries that has the SHA-256 of their sources and of each library."""
 IS_X86 = platform.machine() in ("x86_64", "AMD64")

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules._functions import SyncBatchNorm
 
+from convnextv2.kernels.choice import are_used_for
+from convnextv2.kernels.cross_entropy import enlarged_cross_entropy
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.layers import full_precision
 from convnextv2.model.pyramid import Pyramid
@@ -23,6 +25,8 @@ IGNORED = -1
 """The class index of pixels that teach nothing and are not measured."""
 POOL_SCALES = (1, 2, 3, 6)
 """Rows and columns of cells into which pyramid pooling averages the last map."""
+FEWEST_CLASSES = 8
+"""With fewer classes, PyTorch's operations are faster than the kernel of the loss."""
 AUXILIARY_CHANNELS = 256
 AUXILIARY_STAGE = 2
 """The stage whose map the auxiliary head reads, counted from 0."""
@@ -352,9 +356,12 @@ def pixel_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         A float32 scalar.
     """
     with full_precision(logits.device):
-        enlarged = resize_maps(logits.float(), targets.shape[-2:])
-        losses = F.cross_entropy(enlarged, targets.long(), ignore_index=IGNORED, reduction="none")
-        return losses.mean()
+        logits, targets = logits.float(), targets.long()
+        wide = logits.shape[1] >= FEWEST_CLASSES
+        if wide and logits.device.type == "cpu" and are_used_for(logits):
+            return enlarged_cross_entropy(logits, targets).mean()
+        enlarged = resize_maps(logits, targets.shape[-2:])
+        return F.cross_entropy(enlarged, targets, ignore_index=IGNORED, reduction="none").mean()
 
 
 def segmentation_loss(

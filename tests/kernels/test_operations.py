@@ -16,6 +16,9 @@ pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C+
 X, TAPS, ONES = torch.randn(2, 12, 3, 8), torch.ones(49, 8), torch.ones(2, 8)
 SHAPE, PLACES = [2, 12, 3, 6, 6, 8], torch.arange(24)
 """Whole canvases of 6 x 6 positions, in runs of three."""
+TARGETS = torch.arange(2 * 9 * 7).view(2, 9, 7) % 8
+LOGITS = torch.randn(2, 6, 6, 8)
+"""Classes of 9 x 7 pixels, and logits of 8 classes."""
 
 
 @pytest.mark.parametrize("form", ["none", "tanh"])
@@ -42,6 +45,8 @@ def test_operations_say_what_they_return() -> None:
         (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
         (ops.gelu_products, (x, x, images, False)),
         (ops.gelu_backward, (x, x, *moments, False)),
+        (ops.cross_entropy, (x, TARGETS)),
+        (ops.cross_entropy_gradient, (x, TARGETS, torch.ones(TARGETS.shape))),
     ):
         torch.library.opcheck(
             operation.default, arguments, test_utils=("test_schema", "test_faketensor")
@@ -63,6 +68,12 @@ def test_operations_say_what_they_return() -> None:
         ("gelu_products", (X, X[:1], 2, False), "gradient has the shape"),
         ("gelu_backward", (X, X[:1], ONES, ONES, False), "gradient has the shape"),
         ("gelu_backward", (X, X, ONES, torch.ones(1, 8), False), "pull has the shape (1, 8)"),
+        ("cross_entropy", (LOGITS[0], TARGETS), "logits are torch.float32 and have the shape (6,"),
+        ("cross_entropy", (LOGITS.double(), TARGETS), "logits are torch.float64"),
+        ("cross_entropy", (LOGITS, TARGETS[:1]), "expected torch.int64 and (2, height, width)"),
+        ("cross_entropy", (LOGITS, TARGETS.int()), "targets are torch.int32"),
+        ("cross_entropy", (LOGITS[..., :0], TARGETS), "which has no values"),
+        ("cross_entropy_gradient", (LOGITS, TARGETS, X), "gradient has the shape"),
     ],
 )
 def test_sizes_that_do_not_belong_together_are_errors(

@@ -1,0 +1,48 @@
+"""The cross entropy of pixels with logits of a coarser grid, and its gradient.
+
+A segmentor computes a position of logits for every 4 x 4 pixels. PyTorch's operations enlarge them
+to all pixels and keep several copies of that size: with 59 classes, this is half of the time of a
+training step on a CPU. The kernel computes each pixel's logits when it needs them, and keeps none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+import convnextv2.kernels.operations  # noqa: F401 - registers torch.ops.convnextv2
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(logits: Tensor, targets: Tensor) -> Tensor:
+        return torch.ops.convnextv2.cross_entropy(logits, targets)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable  # the kernel has no second derivatives
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return torch.ops.convnextv2.cross_entropy_gradient(*ctx.saved_tensors, gradient), None
+
+
+def enlarged_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Enlarge logits bilinearly to the pixels, and compute the cross entropy of each.
+
+    Args:
+        logits: float32 (N, K, h, w), on the CPU.
+        targets: int64 (N, H, W), class indices, or -1 for a pixel that is ignored.
+
+    Returns:
+        float32 (N, H, W), 0 at ignored pixels.
+
+    Raises:
+        IndexError: A target is no class.
+    """
+    losses: Tensor = _CrossEntropy.apply(logits.permute(0, 2, 3, 1), targets)
+    return losses
