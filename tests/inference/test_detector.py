@@ -138,3 +138,28 @@ def test_weights_of_another_kind_are_named_and_refused(tmp_path: Path) -> None:
     opened = open_weights(save_dense(segmentor(), tmp_path))
     with pytest.raises(CheckpointError, match="is a segmentor, which finds no objects. Train a"):
         open_finder(opened)
+
+
+def test_an_opened_detector_finds_the_same_with_weights_in_the_faster_layout(
+    tmp_path: Path,
+) -> None:
+    model = detector().eval()
+    opened = open_weights(save_dense(model, tmp_path))
+    finder = open_finder(opened, device="cpu", precision="float32")
+    convolutions = [
+        each.weight
+        for each in finder.model.modules()
+        if isinstance(each, torch.nn.Conv2d) and each.weight.shape[1] > 1 < each.kernel_size[0]
+    ]
+    assert convolutions and all(
+        each.is_contiguous(memory_format=torch.channels_last) for each in convolutions
+    )
+    plain = ObjectFinder(
+        model, finder.transform, finder.class_names, torch.device("cpu"), torch.float32
+    )
+    sample = plain.transform(torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8))
+    found, expected = finder(*sample), plain(*sample)
+    assert len(expected.scores) > 10
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert found.labels.tolist() == expected.labels.tolist()
