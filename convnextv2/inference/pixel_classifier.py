@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from convnextv2.data.dense.map_transforms import whole_image
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.find import run_of
+from convnextv2.kernels.choice import are_used_for
+from convnextv2.kernels.enlarged import enlarged_classes
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
@@ -226,7 +228,9 @@ def classes_of(maps: Sequence[LogitMap], size: tuple[int, int]) -> Tensor:
     Returns:
         int16 (*size) on the CPU.
     """
-    classes = len(maps[0].logits)
+    classes, first = len(maps[0].logits), maps[0].logits
+    if len(maps) == 1 and first.device.type == "cpu" and are_used_for(first):
+        return enlarged_classes(first, maps[0].extent, size)
     rows = max(1, STRIP_VALUES // (classes * size[1]))
     strips = []
     widened = [_along_width(each, size[1]) for each in maps] if rows >= size[0] else None

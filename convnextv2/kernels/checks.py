@@ -116,21 +116,45 @@ def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> None:
     """Check what the cross entropy of pixels is computed from."""
-    if logits.ndim != 4 or logits.dtype != torch.float32:
-        raise ValueError(
-            f"logits are {logits.dtype} and have the shape {tuple(logits.shape)}, expected "
-            "torch.float32 and four dimensions"
-        )
+    _check_logits(logits, 4)
     if targets.ndim != 3 or len(targets) != len(logits) or targets.dtype != torch.int64:
         raise ValueError(
             f"targets are {targets.dtype} and have the shape {tuple(targets.shape)}, expected "
             f"torch.int64 and ({len(logits)}, height, width)"
         )
-    if targets.numel() and not logits.numel():
-        raise ValueError(f"logits have the shape {tuple(logits.shape)}, which has no values")
+    if targets.numel():
+        _check_values(logits)
 
 
 def cross_entropy_gradient(logits: Tensor, targets: Tensor, gradient: Tensor) -> None:
     """Check what the gradient of the cross entropy of pixels is computed from."""
     cross_entropy(logits, targets)
     _check_shape("gradient", gradient, *targets.shape)
+
+
+def largest_class(logits: Tensor, covered: list[float], size: list[int]) -> None:
+    """Check what the classes of pixels are computed from."""
+    _check_logits(logits, 3)
+    if len(size) != 2 or len(covered) != 2:
+        raise ValueError(f"covered is {covered} and size {size}, expected two numbers for each")
+    if min(size) < 0:
+        raise ValueError(f"size is {size}, expected numbers from 0 on")
+    if not all(math.isfinite(extent) and extent >= 0 for extent in covered):
+        raise ValueError(f"covered is {covered}, expected numbers from 0 on")
+    if math.prod(size):
+        _check_values(logits)
+    if logits.shape[-1] > 1 << 15:
+        raise ValueError(f"{logits.shape[-1]} classes, expected at most {1 << 15}")
+
+
+def _check_logits(logits: Tensor, dimensions: int) -> None:
+    if logits.ndim != dimensions or logits.dtype != torch.float32:
+        raise ValueError(
+            f"logits are {logits.dtype} and have the shape {tuple(logits.shape)}, expected "
+            f"torch.float32 and {dimensions} dimensions"
+        )
+
+
+def _check_values(logits: Tensor) -> None:
+    if not logits.numel():
+        raise ValueError(f"logits have the shape {tuple(logits.shape)}, which has no values")

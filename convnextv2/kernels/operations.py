@@ -231,6 +231,14 @@ def _cross_entropy_gradient(logits: Tensor, targets: Tensor, gradient: Tensor) -
     return result
 
 
+def _largest_class(logits: Tensor, covered: list[float], size: list[int]) -> Tensor:
+    logits, found = logits.contiguous(), logits.new_zeros(size, dtype=torch.int16)
+    if found.numel():
+        extent = torch.tensor(covered, dtype=torch.float64, device=logits.device)
+        call("largest_class", logits, *logits.shape, *size, extent, logits, found)
+    return found
+
+
 def _known(targets: Tensor, classes: int) -> Tensor:
     """Return the targets, contiguous, after checking that they are classes or -1.
 
@@ -335,6 +343,12 @@ _operation(
     _cross_entropy_gradient,
     _like,
     check=checks.cross_entropy_gradient,
+)
+_operation(
+    "largest_class(Tensor logits, float[] covered, SymInt[] size) -> Tensor",
+    _largest_class,
+    lambda logits, covered, size: logits.new_empty(size, dtype=torch.int16),
+    check=checks.largest_class,
 )
 
 

@@ -57,7 +57,7 @@ def disagreement(
         for dtype, tolerance in tolerances.items():
             checks = [*_depthwise(dtype), *own(dtype), *_gelu(dtype)]
             if dtype == torch.float32 and not on_gpu:
-                checks += _cross_entropy()
+                checks += _enlarged()
             for check in checks:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
                 error = float(
@@ -164,8 +164,8 @@ def _gelu(dtype: torch.dtype) -> list[_Check]:
     return checks
 
 
-def _cross_entropy() -> list[_Check]:
-    """Check pixels of a finer grid, of which some are ignored."""
+def _enlarged() -> list[_Check]:
+    """Check pixels of a finer grid than that of the logits, of which some are ignored."""
     classes, rows, columns = 11, 12, 14
     logits = _noise(_IMAGES, _SIDE, _SIDE, classes, seed=8)
     targets = (
@@ -179,7 +179,11 @@ def _cross_entropy() -> list[_Check]:
     losses = F.cross_entropy(enlarged, targets, ignore_index=-1, reduction="none")
     (gradient,) = torch.autograd.grad((losses * weights).sum(), start)
     given = (_IMAGES, _SIDE, _SIDE, classes, rows, columns, logits, targets)
+    covered = torch.tensor([_SIDE, _SIDE], dtype=torch.float64)
+    image = (*given[1:6], covered, logits[0].clone())
+    found = torch.empty(rows, columns, dtype=torch.int16)
     return [
+        _Check("largest_class", image, found, enlarged[0].detach().argmax(0).float()),
         _Check("cross_entropy", given, torch.empty_like(weights), losses.detach()),
         _Check("cross_entropy_gradient", (*given, weights), torch.empty_like(logits), gradient),
     ]

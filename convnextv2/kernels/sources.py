@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 SOURCES = [
     Path(__file__).with_name(f"{noun}.cpp")
-    for noun in ("cross_entropy", "depthwise", "gelu_grn", "pixels")
+    for noun in ("depthwise", "enlarged", "gelu_grn", "pixels")
 ]
 HEADERS = [Path(__file__).with_name(f"{noun}.h") for noun in ("bfloat16", "exponential", "memory")]
 DESCRIPTION = "libraries.json"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules._functions import SyncBatchNorm
 
 from convnextv2.kernels.choice import are_used_for
-from convnextv2.kernels.cross_entropy import enlarged_cross_entropy
+from convnextv2.kernels.enlarged import enlarged_cross_entropy
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.layers import full_precision
 from convnextv2.model.pyramid import Pyramid
@@ -25,7 +25,7 @@ IGNORED = -1
 """The class index of pixels that teach nothing and are not measured."""
 POOL_SCALES = (1, 2, 3, 6)
 """Rows and columns of cells into which pyramid pooling averages the last map."""
-FEWEST_CLASSES = 8
+FEWEST_CLASSES = 6
 """With fewer classes, PyTorch's operations are faster than the kernel of the loss."""
 AUXILIARY_CHANNELS = 256
 AUXILIARY_STAGE = 2

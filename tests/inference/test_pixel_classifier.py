@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from convnextv2.inference.pixel_classifier import (
     shares_of,
     window_corners,
 )
+from convnextv2.kernels.choice import choose
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
@@ -133,7 +136,16 @@ def test_a_mirrored_image_gives_a_mirrored_answer() -> None:
     assert agree(pixel_classifier(pixels.flip(-1)).flip(-1), pixel_classifier(pixels), 0.97)
 
 
+@pytest.fixture
+def plain() -> Iterator[None]:
+    """PyTorch's operations, with which large images are enlarged in strips."""
+    choose("plain")
+    yield
+    choose("auto")
+
+
 @pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.usefixtures("plain")
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     found = LogitMap(torch.randn(5, 16, 24), (15.3, 23.0))
     whole = classes_of([found], (61, 77))
@@ -147,6 +159,7 @@ def test_images_smaller_than_the_stride_and_very_long_ones_are_segmented() -> No
         assert pixel_classifier(noise(*size)).shape == size
 
 
+@pytest.mark.usefixtures("plain")
 def test_many_classes_and_a_large_image_stay_in_bounded_memory() -> None:
     """150 classes on 1.8 megapixels would be 1.1 GB at once, and three of that in the making."""
     import resource

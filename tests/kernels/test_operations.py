@@ -1,5 +1,6 @@
 """The library's functions as operations of PyTorch."""
 
+import math
 import re
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_operations_say_what_they_return() -> None:
         (ops.gelu_backward, (x, x, *moments, False)),
         (ops.cross_entropy, (x, TARGETS)),
         (ops.cross_entropy_gradient, (x, TARGETS, torch.ones(TARGETS.shape))),
+        (ops.largest_class, (x[0], [6.0, 5.5], [9, 7])),
     ):
         torch.library.opcheck(
             operation.default, arguments, test_utils=("test_schema", "test_faketensor")
@@ -74,6 +76,14 @@ def test_operations_say_what_they_return() -> None:
         ("cross_entropy", (LOGITS, TARGETS.int()), "targets are torch.int32"),
         ("cross_entropy", (LOGITS[..., :0], TARGETS), "which has no values"),
         ("cross_entropy_gradient", (LOGITS, TARGETS, X), "gradient has the shape"),
+        ("largest_class", (LOGITS, [6, 6], [9, 7]), "torch.float32 and 3 dimensions"),
+        ("largest_class", (LOGITS[0].half(), [6, 6], [9, 7]), "logits are torch.float16"),
+        ("largest_class", (LOGITS[0], [6], [9, 7]), "expected two numbers for each"),
+        ("largest_class", (LOGITS[0], [6, 6], [9, 7, 1]), "expected two numbers for each"),
+        ("largest_class", (LOGITS[0], [6, -1], [9, 7]), "expected numbers from 0 on"),
+        ("largest_class", (LOGITS[0], [6, math.nan], [9, 7]), "expected numbers from 0 on"),
+        ("largest_class", (LOGITS[0, :0], [6, 6], [9, 7]), "which has no values"),
+        ("largest_class", (LOGITS[0], [6, 6], [-9, 7]), "size is [-9, 7]"),
     ],
 )
 def test_sizes_that_do_not_belong_together_are_errors(

@@ -1,8 +1,9 @@
-"""The cross entropy of pixels with logits of a coarser grid, and its gradient.
+"""The cross entropy and the class of pixels, from logits of a coarser grid, on the CPU.
 
 A segmentor computes a position of logits for every 4 x 4 pixels. PyTorch's operations enlarge them
 to all pixels and keep several copies of that size: with 59 classes, this is half of the time of a
-training step on a CPU. The kernel computes each pixel's logits when it needs them, and keeps none.
+training step, and most of that of a prediction. The kernels compute the logits of each pixel when
+they need them, and keep none.
 """
 
 from __future__ import annotations
@@ -46,3 +47,18 @@ def enlarged_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     losses: Tensor = _CrossEntropy.apply(logits.permute(0, 2, 3, 1), targets)
     return losses
+
+
+def enlarged_classes(logits: Tensor, covered: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Enlarge logits bilinearly to the pixels of an image, and find the largest of each pixel.
+
+    Args:
+        logits: float32 (K, h, w), on the CPU.
+        covered: The number of rows and columns of the logits that the image covers.
+        size: Height and width of the image.
+
+    Returns:
+        int16 (*size), class indices. Of several largest logits, the first counts.
+    """
+    found: Tensor = torch.ops.convnextv2.largest_class(logits.permute(1, 2, 0), covered, size)
+    return found

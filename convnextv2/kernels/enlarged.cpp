@@ -1,10 +1,10 @@
-// The cross entropy of every pixel with logits of a coarser grid, which are enlarged bilinearly,
-// forward and backward, in float32 on a CPU.
+// What is computed of logits for every pixel, if they are given on a coarser grid and enlarged
+// bilinearly: the cross entropy, its gradient, and the class of the largest. In float32 on a CPU.
 //
 // The enlarged logits never exist as a whole: a row of them is interpolated vertically, and each of
-// its pixels horizontally, into a buffer of one pixel. Every result is a sum in a fixed order,
-// whatever the number of threads. operations.py calls these functions through ctypes. It checks
-// sizes and targets, and allocates the outputs; nothing is checked here.
+// its pixels horizontally, into a buffer of one pixel. Sums are in a fixed order, whatever the
+// number of threads. operations.py calls these functions through ctypes. It checks sizes and
+// targets, and allocates the outputs; nothing is checked here.
 
 #include <algorithm>
 #include <cmath>
@@ -28,14 +28,15 @@ struct Source {
     float share;  // of the second
 };
 
-// Places coordinates as PyTorch's bilinear interpolation does with align_corners=False.
-std::vector<Source> sources(int64_t coarse, int64_t fine) {
-    const double scale = double(coarse) / double(fine);
+// Places coordinates as PyTorch's bilinear interpolation does with align_corners=False. The fine
+// grid covers `extent` positions of the coarse one, which need not be a whole number.
+std::vector<Source> sources(int64_t coarse, double extent, int64_t fine) {
     std::vector<Source> found(fine);
     for (int64_t i = 0; i < fine; ++i) {
-        const double at = std::max(scale * (double(i) + 0.5) - 0.5, 0.0);
+        const double at = std::max(extent / double(fine) * (double(i) + 0.5) - 0.5, 0.0);
         const int64_t first = std::min(int64_t(at), coarse - 1);
-        found[i] = {first, std::min(first + 1, coarse - 1), float(at - double(first))};
+        const double share = std::min(at - double(first), 1.0);
+        found[i] = {first, std::min(first + 1, coarse - 1), float(share)};
     }
     return found;
 }
@@ -44,6 +45,8 @@ struct Grids {
     int64_t images, height, width, classes;  // of the logits
     int64_t rows, columns;                   // of the pixels
 
+    std::vector<Source> vertical() const { return sources(height, double(height), rows); }
+    std::vector<Source> horizontal() const { return sources(width, double(width), columns); }
     int64_t padded() const { return (classes + LANES - 1) / LANES * LANES; }
     int64_t row() const { return width * padded(); }  // floats of a row of logits, in blocks
 };
@@ -67,6 +70,7 @@ inline float interpolate(const float *left, const float *right, float share, int
     float most[LANES];
     std::fill(most, most + LANES, -std::numeric_limits<float>::infinity());
     for (int64_t k = 0; k < padded; k += LANES)
+#pragma omp simd
         for (int64_t lane = 0; lane < LANES; ++lane) {
             const float value = left[k + lane] + share * (right[k + lane] - left[k + lane]);
             logits[k + lane] = value;
@@ -91,8 +95,7 @@ inline float exponentials(int64_t padded, float most, float *logits) {
 // losses: (images, rows, columns), 0 where the target is negative.
 void cross_entropy(const Grids &grids, const float *logits, const int64_t *targets, float *losses,
                    int threads) {
-    const auto rows = sources(grids.height, grids.rows),
-               columns = sources(grids.width, grids.columns);
+    const auto rows = grids.vertical(), columns = grids.horizontal();
     const int64_t padded = grids.padded();
     Scratch scratch(threads, grids.row() + padded);
 #pragma omp parallel num_threads(threads)
@@ -149,8 +152,7 @@ void add_row(const Grids &grids, const std::vector<Source> &columns, const int64
 // the same place, and the order of the additions is fixed.
 void cross_entropy_gradient(const Grids &grids, const float *logits, const int64_t *targets,
                             const float *weights, float *gradient, int threads) {
-    const auto rows = sources(grids.height, grids.rows),
-               columns = sources(grids.width, grids.columns);
+    const auto rows = grids.vertical(), columns = grids.horizontal();
     const int64_t size = grids.width * grids.classes, image = grids.height * size;
     std::vector<float> next(grids.images * image, 0.0f);
     std::fill(gradient, gradient + grids.images * image, 0.0f);
@@ -185,6 +187,50 @@ void cross_entropy_gradient(const Grids &grids, const float *logits, const int64
     }
 }
 
+// Returns the class of the largest logit of a pixel, the first one of several.
+inline int16_t largest(const float *left, const float *right, float share, int64_t padded) {
+    float most[LANES];
+    int32_t classes[LANES];
+    std::fill(most, most + LANES, FILLING);  // so that what fills a block is never the largest
+    std::fill(classes, classes + LANES, 0);
+    for (int64_t k = 0; k < padded; k += LANES)
+#pragma omp simd
+        for (int64_t lane = 0; lane < LANES; ++lane) {
+            const float value = left[k + lane] + share * (right[k + lane] - left[k + lane]);
+            classes[lane] = value > most[lane] ? int32_t(k + lane) : classes[lane];
+            most[lane] = value > most[lane] ? value : most[lane];
+        }
+    int64_t best = 0;
+    for (int64_t lane = 1; lane < LANES; ++lane)
+        if (most[lane] > most[best] ||
+            (most[lane] == most[best] && classes[lane] < classes[best]))
+            best = lane;
+    return int16_t(classes[best]);
+}
+
+// found: (rows, columns), the class of every pixel of an image that covers the first `covered_rows`
+// and `covered_columns` positions of the logits (height, width, classes).
+void largest_class(const Grids &grids, double covered_rows, double covered_columns,
+                   const float *logits, int16_t *found, int threads) {
+    const auto rows = sources(grids.height, covered_rows, grids.rows),
+               columns = sources(grids.width, covered_columns, grids.columns);
+    const int64_t padded = grids.padded();
+    Scratch scratch(threads, grids.row());
+#pragma omp parallel num_threads(threads)
+    {
+        float *row = scratch.take();
+#pragma omp for schedule(static)
+        for (int64_t y = 0; y < grids.rows; ++y) {
+            interpolate_row(grids, rows[y], logits, row);
+            for (int64_t x = 0; x < grids.columns; ++x) {
+                const Source &source = columns[x];
+                found[y * grids.columns + x] = largest(
+                    row + source.first * padded, row + source.second * padded, source.share, padded);
+            }
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -203,6 +249,14 @@ int cross_entropy_gradient_float(int64_t images, int64_t height, int64_t width, 
     return with_memory([&] {
         cross_entropy_gradient({images, height, width, classes, rows, columns}, logits, targets,
                                weights, gradient, threads);
+    });
+}
+int largest_class_float(int64_t height, int64_t width, int64_t classes, int64_t rows,
+                        int64_t columns, const double *covered, const float *logits, int16_t *found,
+                        int threads) {
+    return with_memory([&] {
+        largest_class({1, height, width, classes, rows, columns}, covered[0], covered[1], logits,
+                      found, threads);
     });
 }
 }

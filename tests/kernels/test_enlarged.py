@@ -1,13 +1,14 @@
-"""The cross entropy of pixels, compared with PyTorch's operations in float64."""
+"""What is computed of enlarged logits, compared with PyTorch's operations in float64."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels.reference import gradients, relative
+from kernels.reference import both_kernels, gradients, relative
 from torch import Tensor
 
+from convnextv2.inference.pixel_classifier import LogitMap, classes_of
 from convnextv2.kernels import choice
-from convnextv2.kernels.cross_entropy import enlarged_cross_entropy
+from convnextv2.kernels.enlarged import enlarged_classes, enlarged_cross_entropy
 from convnextv2.model.upernet import pixel_cross_entropy
 
 pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
@@ -129,12 +130,12 @@ def test_the_loss_of_a_segmentor_uses_it_if_there_are_enough_classes(
         return enlarged_cross_entropy(logits, targets)
 
     monkeypatch.setattr("convnextv2.model.upernet.enlarged_cross_entropy", noted)
-    for classes in (7, 8):
+    for classes in (5, 6):
         logits, targets, _ = drawn(2, classes, (6, 6), (24, 24))
         found = pixel_cross_entropy(logits, targets.to(torch.int16))
         expected = reference(logits.double(), targets).mean()
         assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert seen == [8]
+    assert seen == [6]
 
 
 def test_a_compiled_graph_has_it_inside() -> None:
@@ -146,3 +147,50 @@ def test_a_compiled_graph_has_it_inside() -> None:
     expected = enlarged_cross_entropy(logits, targets)
     assert torch.equal(losses, expected)
     assert torch.equal(found, gradients(expected, weights, [logits])[0])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_classes_are_those_of_the_largest_enlarged_logit(
+    case: tuple[int, int, tuple[int, int], tuple[int, int]],
+) -> None:
+    logits, targets, _ = drawn(*case)
+    size = (targets.shape[1], targets.shape[2])
+    found = enlarged_classes(logits[0], case[2], size)
+    assert found.dtype == torch.int16 and found.shape == size
+    exact = F.interpolate(logits[:1].double(), size, mode="bilinear", align_corners=False)[0]
+    reached = exact.gather(0, found.long()[None])[0]
+    assert (exact.amax(0) - reached).max() < 1e-5
+    assert (found == exact.argmax(0)).float().mean() > 0.99
+
+
+def test_classes_of_an_image_that_covers_a_part_of_the_logits() -> None:
+    """They are those of PyTorch's operations, which the kernels' choice switches to."""
+    logits = LogitMap(torch.randn(7, 12, 9, generator=torch.manual_seed(0)), (10.4, 8.9))
+    found, expected = both_kernels(lambda: classes_of([logits], (83, 71)))
+    assert (found == expected).float().mean() > 0.999
+
+
+def test_the_first_of_several_largest_logits_counts() -> None:
+    logits = torch.zeros(20, 3, 3)
+    assert not enlarged_classes(logits, (3, 3), (9, 9)).any()
+    logits[[18, 11, 3]] = 1.0
+    assert (enlarged_classes(logits, (3, 3), (9, 9)) == 3).all()
+    logits[11] = 2.0
+    assert (enlarged_classes(logits, (3, 3), (9, 9)) == 11).all()
+
+
+def test_classes_do_not_depend_on_the_number_of_threads() -> None:
+    logits, before, found = drawn(*CASES[0])[0][0], torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(enlarged_classes(logits, (12, 9), (50, 31)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("-inf")])
+def test_logits_that_are_no_numbers_still_give_a_class(wrong: float) -> None:
+    logits = torch.full((9, 3, 3), wrong)
+    assert not enlarged_classes(logits, (3, 3), (9, 9)).any()
