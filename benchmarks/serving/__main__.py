@@ -1,6 +1,7 @@
 """Measure the server under load; the figures stand in docs/how-to/deploy.md.
 
     python benchmarks/serving load ARTIFACT PHOTO     pace and latency, beside LitServe
+    python benchmarks/serving dense ARTIFACT PHOTO    the same of a segmentor or a detector, alone
     python benchmarks/serving lose ARTIFACT PHOTO     requests lost at SIGTERM or a reload
     python benchmarks/serving abuse ARTIFACT PHOTO    ten thousand bad requests
     python benchmarks/serving look RUN PHOTO OUT      pictures of the page, in OUT
@@ -18,19 +19,21 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Read the command line, and run one of the four."""
+    """Read the command line, and run one of the five."""
     parser = argparse.ArgumentParser(
         prog="python benchmarks/serving",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     works = parser.add_subparsers(dest="work", required=True)
-    for work in ("load", "lose", "abuse", "look"):
+    for work in ("load", "dense", "lose", "abuse", "look"):
         one = works.add_parser(work)
         one.add_argument("run" if work == "look" else "artifact")
         one.add_argument("photo", type=Path)
-        if work == "load":
+        if work in ("load", "dense"):
             one.add_argument("--seconds", type=float, default=10, help="of each load [10]")
+            if work == "dense":
+                one.add_argument("--query", default="", help="what is asked for, as in a URL")
         elif work == "look":
             one.add_argument("out", type=Path)
         else:
@@ -42,6 +45,10 @@ def main() -> None:
         from load import load
 
         found = load(arguments.artifact, arguments.photo, arguments.seconds)
+    elif arguments.work == "dense":
+        from dense import dense
+
+        found = dense(arguments.artifact, arguments.photo, arguments.query, arguments.seconds)
     elif arguments.work == "lose":
         from lose import lose_some
 
