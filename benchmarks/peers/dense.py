@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from works import Group, Work, choose, dtype_name, precisions, random_images, step
 
+from convnextv2.inference.dense import lay_out
+from convnextv2.inference.pixel_classifier import LogitMap, classes_of
 from convnextv2.model.convnext import create_model
 from convnextv2.model.detector import Detector
-from convnextv2.model.upernet import Segmentor, pixel_cross_entropy, segmentation_loss
+from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.detection.goal import build_detector
 from convnextv2.tasks.segmentation.goal import build_segmentor
@@ -77,7 +79,8 @@ def detection(
     theirs, ours = objects(size, device, masks=masks)
     works: dict[str, Work] = {}
     if not only or OURS in only:
-        model = our_detector(masks).to(device)
+        model = our_detector(masks)
+        model = model.to(device) if trains else lay_out(model, device)
         sizes = [(size, size)] * BATCH
         works[OURS] = work_of(
             model, lambda: model(images, sizes, ours if trains else None), dtype, device, trains,
@@ -164,13 +167,14 @@ def segmentation(
     targets = torch.randint(CLASSES, (BATCH, size, size)).to(device)
     works: dict[str, Work] = {}
     if not only or OURS in only:
-        model = our_segmentor().to(device)
+        model = our_segmentor()
+        model = model.to(device) if trains else lay_out(model, device)
 
         def our_loss() -> Tensor:
             logits, auxiliary = model(images)
             return segmentation_loss(logits, auxiliary, targets)
 
-        run = our_loss if trains else partial(enlarged, model, images)
+        run = our_loss if trains else partial(classes, model, images)
         works[OURS] = work_of(model, run, dtype, device, trains, "native")
     if not only or PIXELS[1] in only:
         import segmentation_models_pytorch as smp
@@ -181,8 +185,8 @@ def segmentation(
         peer = smp.UPerNet("resnet18", encoder_weights=None, classes=CLASSES)
         peer, given = peer.to(device, memory_format=layout), images.contiguous(memory_format=layout)
         # Its logits have the size of the images.
-        their = (lambda: pixel_cross_entropy(peer(given), targets)) if trains else (
-            lambda: peer(given)
+        their = (lambda: nn.functional.cross_entropy(peer(given), targets)) if trains else (
+            lambda: peer(given).argmax(1)
         )  # fmt: skip
         works[PIXELS[1]] = work_of(peer, their, dtype, device, trains, "")
     return works
@@ -194,10 +198,11 @@ def our_segmentor() -> Segmentor:
     return build_segmentor(read_recipe({}, config="segment_small_data")[0], encoder, CLASSES)
 
 
-def enlarged(model: Segmentor, images: Tensor) -> Tensor:
-    """Compute logits at the size of the images."""
-    logits = model(images)
-    return nn.functional.interpolate(logits.float(), images.shape[-2:], mode="bilinear")
+def classes(model: Segmentor, images: Tensor) -> Tensor:
+    """Find the class of every pixel of the images."""
+    size = (images.shape[-2], images.shape[-1])
+    maps = [LogitMap(each, each.shape[-2:]) for each in model(images).float()]
+    return torch.stack([classes_of([each], size) for each in maps])
 
 
 def work_of(

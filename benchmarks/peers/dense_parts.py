@@ -19,10 +19,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from dense import BATCH, CLASSES, enlarged, objects, our_detector, our_segmentor
+from dense import BATCH, CLASSES, classes, objects, our_detector, our_segmentor
 from torch import Tensor
 from works import random_images
 
+from convnextv2.inference.dense import lay_out
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor, segmentation_loss
 
@@ -49,7 +50,7 @@ def segmentor_stages(model: Segmentor, images: Tensor, *, trains: bool) -> Stage
 
     def whole() -> Tensor:
         if not trains:
-            return enlarged(model, images)
+            return classes(model, images)
         logits, auxiliary = model(images)
         return segmentation_loss(logits, auxiliary, targets)
 
@@ -105,10 +106,10 @@ def main() -> None:
         images = random_images(BATCH, CPU, size)
         for task in ("boxes", "masks"):
             masks = task == "masks"
-            detector = our_detector(masks)
+            detector = our_detector(masks) if trains else lay_out(our_detector(masks), CPU)
             stages = detector_stages(detector, images, masks=masks, trains=trains)
             report(task, size, trains, measure(detector, stages, trains=trains))
-        segmentor = our_segmentor()
+        segmentor = our_segmentor() if trains else lay_out(our_segmentor(), CPU)
         stages = segmentor_stages(segmentor, images, trains=trains)
         report("pixels", size, trains, measure(segmentor, stages, trains=trains))
 

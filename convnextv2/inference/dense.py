@@ -31,6 +31,21 @@ from convnextv2.weights.restore import restore
 Network = TypeVar("Network", Segmentor, Detector)
 
 
+def lay_out(model: Network, device: torch.device) -> Network:
+    """Move a network to a device to predict with it, in the layout that is fastest there.
+
+    On a CPU, the convolutions of the heads are faster with weights in channels-last layout: with
+    all masks of an image of 320 px, a detector is 1.3 times as fast. Training keeps the ordinary
+    layout, in which its steps are faster.
+
+    Args:
+        model: The network.
+        device: The device.
+    """
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cpu" else model
+
+
 def open_pixel_classifier(
     source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
 ) -> PixelClassifier:
@@ -57,7 +72,7 @@ def open_pixel_classifier(
     preprocessing = opened.preprocessing
     chosen, own = choose_device(device), own_recipe(opened.path)
     return pixel_classifier_of(
-        _laid_out(model, chosen).eval(),
+        lay_out(model, chosen).eval(),
         preprocessing,
         class_names=distinct(description.class_names or default_class_names(model.num_classes)),
         device=chosen,
@@ -90,20 +105,9 @@ def open_finder(
         )
     chosen = choose_device(device)
     return ObjectFinder(
-        _laid_out(model, chosen),
+        lay_out(model, chosen),
         ObjectEvalTransform(opened.preprocessing),
         list(description.class_names),
         chosen,
         choose_precision(precision, chosen),
     )
-
-
-def _laid_out(model: Network, device: torch.device) -> Network:
-    """Move a network to a device, with weights in the layout that is fastest there.
-
-    On a CPU, the convolutions of the heads are faster with weights in channels-last layout: with
-    all masks of an image of 320 px, a detector is 1.3 times as fast. Training keeps the ordinary
-    layout, in which its steps are faster.
-    """
-    model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if device.type == "cpu" else model
