@@ -1,10 +1,10 @@
-// What is computed of logits for every pixel, if they are given on a coarser grid and enlarged
-// bilinearly: the cross entropy, its gradient, and the class of the largest. In float32 on a CPU.
+// The loss and the class of every pixel, from logits of a coarser grid that are enlarged
+// bilinearly, in float32 on a CPU.
 //
 // The enlarged logits never exist as a whole: a row of them is interpolated vertically, and each of
-// its pixels horizontally, into a buffer of one pixel. Sums are in a fixed order, whatever the
-// number of threads. operations.py calls these functions through ctypes. It checks sizes and
-// targets, and allocates the outputs; nothing is checked here.
+// its pixels horizontally, into a buffer of one pixel. Sums are added in a fixed order, whatever
+// the number of threads, so runs repeat bit for bit. operations.py calls these functions through
+// ctypes. It checks sizes and targets, and allocates the outputs; nothing is checked here.
 
 #include <algorithm>
 #include <cmath>
@@ -17,10 +17,10 @@
 
 namespace {
 
-// Logits of a pixel lie in blocks of as many floats as a vector of AVX2 has. What fills the last
-// block adds exp(-87) to a sum of at least 1, which is nothing.
+// The logits of a pixel are padded to whole blocks, each as wide as a vector of AVX2. The padding
+// adds exp(-87) to a sum of at least 1, which changes nothing.
 constexpr int64_t LANES = 8;
-constexpr float FILLING = -1e30f;
+constexpr float PADDING = -1e30f;
 
 // Where a coordinate of the fine grid lies between two of the coarse one.
 struct Source {
@@ -60,7 +60,7 @@ void interpolate_row(const Grids &grids, const Source &at, const float *from, fl
         const float *above = first + x * grids.classes, *below = second + x * grids.classes;
         for (int64_t k = 0; k < grids.classes; ++k)
             to[k] = above[k] + at.share * (below[k] - above[k]);
-        std::fill(to + grids.classes, to + grids.padded(), FILLING);
+        std::fill(to + grids.classes, to + grids.padded(), PADDING);
     }
 }
 
@@ -147,9 +147,9 @@ void add_row(const Grids &grids, const std::vector<Source> &columns, const int64
 
 // gradient: (images, height, width, classes), of the losses' sum with the given weights.
 //
-// A task is the rows of pixels below one row of logits and above the next. They contribute to both.
-// What goes to the next one is kept apart until all tasks are done, so that no two of them write to
-// the same place, and the order of the additions is fixed.
+// A task is the rows of pixels between one row of logits and the next. They contribute to both.
+// What they contribute to the next one is kept apart until all tasks are done. So no two tasks
+// write to the same place, and the order of the additions is fixed.
 void cross_entropy_gradient(const Grids &grids, const float *logits, const int64_t *targets,
                             const float *weights, float *gradient, int threads) {
     const auto rows = grids.vertical(), columns = grids.horizontal();
@@ -174,7 +174,7 @@ void cross_entropy_gradient(const Grids &grids, const float *logits, const int64
                     const float *from = sums + x * grids.padded();
                     const int64_t to = task * size + x * grids.classes;
                     add(1 - at->share, from, grids.classes, gradient + to);
-                    // Below the last row there is none, and the last one counts as the next.
+                    // The last row has no next one, and counts as its own.
                     add(at->share, from, grids.classes,
                         (at->second == i ? gradient : next.data()) + to);
                 }
@@ -191,7 +191,7 @@ void cross_entropy_gradient(const Grids &grids, const float *logits, const int64
 inline int16_t largest(const float *left, const float *right, float share, int64_t padded) {
     float most[LANES];
     int32_t classes[LANES];
-    std::fill(most, most + LANES, FILLING);  // so that what fills a block is never the largest
+    std::fill(most, most + LANES, PADDING);  // so that padding is never the largest
     std::fill(classes, classes + LANES, 0);
     for (int64_t k = 0; k < padded; k += LANES)
 #pragma omp simd
@@ -223,9 +223,9 @@ void largest_class(const Grids &grids, double covered_rows, double covered_colum
         for (int64_t y = 0; y < grids.rows; ++y) {
             interpolate_row(grids, rows[y], logits, row);
             for (int64_t x = 0; x < grids.columns; ++x) {
-                const Source &source = columns[x];
-                found[y * grids.columns + x] = largest(
-                    row + source.first * padded, row + source.second * padded, source.share, padded);
+                const float *left = row + columns[x].first * padded,
+                            *right = row + columns[x].second * padded;
+                found[y * grids.columns + x] = largest(left, right, columns[x].share, padded);
             }
         }
     }

@@ -1,9 +1,8 @@
-"""The cross entropy and the class of pixels, from logits of a coarser grid, on the CPU.
+"""The loss and the class of every pixel, from logits of a coarser grid, on the CPU.
 
 A segmentor computes a position of logits for every 4 x 4 pixels. PyTorch's operations enlarge them
 to all pixels and keep several copies of that size: with 59 classes, this is half of the time of a
-training step, and most of that of a prediction. The kernels compute the logits of each pixel when
-they need them, and keep none.
+training step. The kernels compute the logits of each pixel when they need them, and keep none.
 """
 
 from __future__ import annotations
