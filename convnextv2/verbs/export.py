@@ -30,6 +30,7 @@ from convnextv2.files import system_scratch
 from convnextv2.find import find_weights, open_run_weights, recipe_of, run_of
 from convnextv2.inference.scorer import check_own_prior
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.places import check_place
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
@@ -102,9 +103,11 @@ def export(options: ExportOptions) -> Path:
     check_outside_data(folder, None if is_own else recipe, recipe_of(weights))
     if layout != "folder":
         check_layout(layout, options.format, root, name)
+        check_place(root / name)
         with system_scratch("export") as temporary:
             artifact = _export(options, recipe, weights, temporary / "artifact")
             return _lay_out(artifact, layout, root, name)
+    check_place(folder)
     artifact = _export(options, recipe, weights, folder)
     print(f"Artifact: {artifact.path}")
     answer(_answer(artifact.path, artifact))

@@ -5,7 +5,7 @@ from trees import network, save
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.errors import ArtifactError
+from convnextv2.errors import ArtifactError, RecipeError
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
 
@@ -50,3 +50,16 @@ def test_an_artifact_of_hub_weights_lands_in_the_working_folder(
     )
     assert sorted((tmp_path / "hub").rglob("*")) == before
     assert (tmp_path / "work" / "shoes-torch-float32" / "artifact.json").is_file()
+
+
+@pytest.mark.parametrize("layout", ["folder", "triton"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = save(network(), tmp_path / "ours")
+    (tmp_path / "file").touch()
+    with pytest.raises(RecipeError, match=r"file.artifact.*: nothing can be written in "):
+        convnextv2.export(
+            weights, format="onnx", layout=layout, name="m", out=tmp_path / "file" / "artifact"
+        )
+    assert capsys.readouterr().out == ""
