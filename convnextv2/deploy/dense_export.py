@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnextv2.deploy.artifact import PART_INPUTS, Artifact, Card, Part, save_card
+from convnextv2.deploy.artifact import Artifact, save_card
+from convnextv2.deploy.card import PART_INPUTS, Card, Part
 from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
 from convnextv2.deploy.dense_graphs import BoxHead, MaskHead, SegmentorGraph, Trunk
 from convnextv2.deploy.export import ModelFacts, publish, requirements, versions

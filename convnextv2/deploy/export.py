@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform
-from convnextv2.deploy.artifact import Artifact, Card, save_card
+from convnextv2.deploy.artifact import Artifact, save_card
+from convnextv2.deploy.card import Card
 from convnextv2.deploy.certificate import certify, check_int8, input_of
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
 from convnextv2.deploy.formats.artifact_format import ArtifactFormat, Runner

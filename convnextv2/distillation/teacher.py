@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convnextv2.deploy.artifact import Artifact, Card
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.deploy.card import Card
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.classes import order_of
 from convnextv2.inference.opening import open_model
