@@ -1,7 +1,7 @@
 """Measure the server under load; the figures stand in docs/how-to/deploy.md.
 
     python benchmarks/serving load ARTIFACT PHOTO     pace and latency, beside LitServe
-    python benchmarks/serving dense ARTIFACT PHOTO    the same of a segmentor or a detector, alone
+    python benchmarks/serving dense ARTIFACT PHOTO    pace and latency of a segmentor or detector
     python benchmarks/serving lose ARTIFACT PHOTO     requests lost at SIGTERM or a reload
     python benchmarks/serving abuse ARTIFACT PHOTO    ten thousand bad requests
     python benchmarks/serving look RUN PHOTO OUT      pictures of the page, in OUT

@@ -50,10 +50,10 @@ def dense(artifact: str, photo: Path, query: str, seconds: float) -> dict[str, A
         "claims": {
             "at half of its pace, all are answered": found["half"]["statuses"].keys() == {"200"},
             "at twice its pace, nothing but the excess is refused": all(
-                one["statuses"].keys() <= {"200", "429", "503"} for one in found["twice"]
+                {"200"} <= one["statuses"].keys() <= {"200", "429", "503"} for one in found["twice"]
             ),
             "what is accepted is answered within the deadline": all(
-                one["max_ms"] is None or one["max_ms"] <= 1000 * DEADLINE_S
+                one["max_ms"] is not None and one["max_ms"] <= 1000 * DEADLINE_S
                 for one in found["twice"]
             ),
             # Buffers grow to what such a load needs, so the first one counts as the start.

@@ -19,6 +19,7 @@ from convnextv2.errors import ArtifactError, RunError
 from convnextv2.evaluation.unknown import UNKNOWN
 from convnextv2.files import write_text
 from convnextv2.lock import building
+from convnextv2.places import check_place
 
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Triton's names of the backends, by format."""
@@ -38,6 +39,7 @@ def check_layout(layout: str, format: str, root: Path, name: str) -> None:
     Raises:
         ArtifactError: These servers do not run the format, or the name has other characters.
         RunError: The root is a file.
+        RecipeError: Nothing can be written there.
     """
     if format not in _BACKENDS:
         raise ArtifactError(
@@ -47,6 +49,7 @@ def check_layout(layout: str, format: str, root: Path, name: str) -> None:
         raise ArtifactError(f"name = {name!r}: expected letters, digits, _, . and -.")
     if root.exists() and not root.is_dir():
         raise RunError(f"out = {root}: is a file. Expected a folder, the model repository.")
+    check_place(root / name)
 
 
 def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
@@ -64,6 +67,7 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
     Raises:
         ArtifactError: See `check_layout`.
         RunError: The root is a file, another model has that name, or another process adds to it.
+        RecipeError: Nothing can be written there.
     """
     card = artifact.card
     check_layout(layout, card.format, root, name)

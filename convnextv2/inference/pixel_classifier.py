@@ -1,8 +1,9 @@
 """The pixel classifier: a segmentor ready to use, which gives a class to every pixel of an image.
 
 Validation, predictions, certificates and the server all use it. Its memory is bounded: logits are
-kept at the resolution of the network until the end. They are enlarged to the image's own size in
-strips, so that a large photograph and many classes do not fill the memory.
+kept at the resolution of the network until the end. They are then enlarged to the image's own size
+pixel by pixel in a kernel or, without it, in strips, so that a large photograph and many classes do
+not fill the memory.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def classes_of(maps: Sequence[LogitMap], size: tuple[int, int]) -> Tensor:
     """
     classes, first = len(maps[0].logits), maps[0].logits
     if len(maps) == 1 and first.device.type == "cpu" and are_used_for(first):
-        return enlarged_classes(first, maps[0].extent, size)
+        return enlarged_classes(first.float(), maps[0].extent, size)
     rows = max(1, STRIP_VALUES // (classes * size[1]))
     strips = []
     widened = [_along_width(each, size[1]) for each in maps] if rows >= size[0] else None

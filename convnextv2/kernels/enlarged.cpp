@@ -17,8 +17,8 @@
 
 namespace {
 
-// The logits of a pixel are padded to whole blocks, each as wide as a vector of AVX2. The padding
-// adds exp(-87) to a sum of at least 1, which changes nothing.
+// The logits of a pixel are padded to whole blocks, each as wide as a vector of AVX2. If logits
+// are above -1e30, the padding adds exp(-87) to a sum of at least 1, which changes nothing.
 constexpr int64_t LANES = 8;
 constexpr float PADDING = -1e30f;
 
@@ -34,7 +34,7 @@ std::vector<Source> sources(int64_t coarse, double extent, int64_t fine) {
     std::vector<Source> found(fine);
     for (int64_t i = 0; i < fine; ++i) {
         const double at = std::max(extent / double(fine) * (double(i) + 0.5) - 0.5, 0.0);
-        const int64_t first = std::min(int64_t(at), coarse - 1);
+        const auto first = int64_t(std::min(at, double(coarse - 1)));
         const double share = std::min(at - double(first), 1.0);
         found[i] = {first, std::min(first + 1, coarse - 1), float(share)};
     }

@@ -1,7 +1,7 @@
 """The loss and the class of every pixel, from logits of a coarser grid, on the CPU.
 
 A segmentor computes a position of logits for every 4 x 4 pixels. PyTorch's operations enlarge them
-to all pixels and keep several copies of that size: with 59 classes, this is half of the time of a
+to all pixels and keep several copies of that size: with 59 classes, this takes two fifths of a
 training step. The kernels compute the logits of each pixel when they need them, and keep none.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 import convnextv2.kernels.operations  # noqa: F401 - registers torch.ops.convnextv2
+from convnextv2.kernels.derivatives import first_derivatives_only
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable  # the kernel has no second derivatives
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return torch.ops.convnextv2.cross_entropy_gradient(*ctx.saved_tensors, gradient), None
 
@@ -42,7 +42,7 @@ def enlarged_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         float32 (N, H, W), 0 at ignored pixels.
 
     Raises:
-        IndexError: A target is no class.
+        IndexError: A target is not a class.
     """
     losses: Tensor = _CrossEntropy.apply(logits.permute(0, 2, 3, 1), targets)
     return losses
@@ -57,7 +57,8 @@ def enlarged_classes(logits: Tensor, covered: tuple[float, float], size: tuple[i
         size: Height and width of the image.
 
     Returns:
-        int16 (*size), class indices. Of several largest logits, the first counts.
+        int16 (*size), class indices. Of several largest logits, the first counts. A logit that is
+        not a number is never the largest.
     """
     found: Tensor = torch.ops.convnextv2.largest_class(logits.permute(1, 2, 0), covered, size)
     return found

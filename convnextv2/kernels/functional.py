@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 import convnextv2.kernels.operations  # noqa: F401 - registers torch.ops.convnextv2
 from convnextv2.kernels.choice import are_used_for
+from convnextv2.kernels.derivatives import first_derivatives_only
 
 
 class _Depthwise(torch.autograd.Function):
@@ -37,7 +37,7 @@ class _Depthwise(torch.autograd.Function):
         ctx.shape = shape
 
     @staticmethod
-    @once_differentiable  # the kernels have no second derivatives
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places, runs = ctx.saved_tensors
         of_x = of_weight = of_bias = None
@@ -114,7 +114,7 @@ class _LayerNorm(torch.autograd.Function):
         ctx.save_for_backward(x, weight, means, rstds)
 
     @staticmethod
-    @once_differentiable  # the kernels have no second derivatives
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, means, rstds = ctx.saved_tensors
         of_x, of_both = torch.ops.convnextv2.layer_norm_backward(x, gradient, weight, means, rstds)
@@ -163,7 +163,7 @@ class _GeluGRN(torch.autograd.Function):
         ctx.images, ctx.eps, ctx.tanh = images, eps, tanh
 
     @staticmethod
-    @once_differentiable  # the kernels have no second derivatives
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, norm, scale = ctx.saved_tensors
         products, sums = torch.ops.convnextv2.gelu_products(

@@ -103,7 +103,6 @@ def export(options: ExportOptions) -> Path:
     check_outside_data(folder, None if is_own else recipe, recipe_of(weights))
     if layout != "folder":
         check_layout(layout, options.format, root, name)
-        check_place(root / name)
         with system_scratch("export") as temporary:
             artifact = _export(options, recipe, weights, temporary / "artifact")
             return _lay_out(artifact, layout, root, name)

@@ -90,7 +90,7 @@ def test_logits_far_apart_have_finite_losses() -> None:
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_a_loss_of_values_that_are_not_finite_is_not_finite(wrong: float) -> None:
+def test_logits_that_are_not_finite_give_a_loss_that_is_not(wrong: float) -> None:
     """This is how training finds out that it has diverged."""
     logits, targets, _ = drawn(*CASES[0])
     logits[1, 3, 4, 4] = wrong
@@ -112,6 +112,48 @@ def test_targets_of_no_class_are_errors(wrong: int) -> None:
         enlarged_cross_entropy(logits, targets)
 
 
+def test_second_derivatives_are_refused_also_behind_a_mean() -> None:
+    """There, PyTorch's own check lets them pass as zeros."""
+    logits, targets, _ = drawn(*CASES[0])
+    leaf = logits.requires_grad_()
+    loss = enlarged_cross_entropy(2 * leaf, targets).mean()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(loss, leaf, create_graph=True)
+
+
+def test_targets_and_gradients_may_be_expanded() -> None:
+    logits, targets, weights = drawn(*CASES[0])
+    logits.requires_grad_()
+    same, alike = targets[:, :1].expand_as(targets), weights[:, :, :1].expand_as(weights)
+    found = enlarged_cross_entropy(logits, same)
+    expected = enlarged_cross_entropy(logits, same.clone())
+    assert torch.equal(found, expected)
+    (ours,) = torch.autograd.grad(found, logits, alike)
+    assert torch.equal(ours, torch.autograd.grad(expected, logits, alike.clone())[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_logits_of_other_dtypes_are_taken(dtype: torch.dtype) -> None:
+    logits, targets, _ = drawn(*CASES[0])
+    logits = logits.to(dtype)
+    expected = reference(logits.double(), targets).mean()
+    assert pixel_cross_entropy(logits, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    size = (targets.shape[1], targets.shape[2])
+    found, plain = both_kernels(lambda: classes_of([LogitMap(logits[0].float(), (12, 9))], size))
+    assert (found == plain).float().mean() > 0.99
+    assert torch.equal(classes_of([LogitMap(logits[0], (12, 9))], size), found)
+
+
+def test_an_image_may_cover_more_than_the_logits_or_nothing() -> None:
+    for rows in (1, 4):
+        logits = torch.zeros(9, rows, 3)
+        logits[5, -1] = 1.0
+        for covered in (0.0, 3.0 * rows, 1e25):
+            found = enlarged_classes(logits, (covered, 3.0), (8, 8))
+            assert found.shape == (8, 8)
+        assert (found[1:] == 5).all()
+
+
 def test_no_images_and_no_pixels_have_no_losses() -> None:
     logits = torch.randn(0, 9, 4, 4, requires_grad=True)
     losses = enlarged_cross_entropy(logits, torch.empty(0, 16, 16, dtype=torch.int64))
@@ -120,7 +162,7 @@ def test_no_images_and_no_pixels_have_no_losses() -> None:
     assert logits.grad is not None and logits.grad.shape == (0, 9, 4, 4)
 
 
-def test_the_loss_of_a_segmentor_uses_it_if_there_are_enough_classes(
+def test_the_loss_of_a_segmentor_uses_it_for_enough_classes_and_coarse_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
@@ -130,12 +172,12 @@ def test_the_loss_of_a_segmentor_uses_it_if_there_are_enough_classes(
         return enlarged_cross_entropy(logits, targets)
 
     monkeypatch.setattr("convnextv2.model.upernet.enlarged_cross_entropy", noted)
-    for classes in (5, 6):
-        logits, targets, _ = drawn(2, classes, (6, 6), (24, 24))
+    for classes, side in ((5, 6), (6, 6), (6, 24), (7, 12)):
+        logits, targets, _ = drawn(2, classes, (side, side), (24, 24))
         found = pixel_cross_entropy(logits, targets.to(torch.int16))
         expected = reference(logits.double(), targets).mean()
         assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert seen == [6]
+    assert seen == [6, 7]
 
 
 def test_a_compiled_graph_has_it_inside() -> None:
