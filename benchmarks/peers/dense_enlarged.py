@@ -1,4 +1,4 @@
-"""What a segmentor computes for every pixel: the kernels beside PyTorch's operations.
+"""Compare the kernels that compute for every pixel of a segmentor with PyTorch's operations.
 
     python benchmarks/peers/dense_enlarged.py [--threads 1]
 

@@ -1,4 +1,4 @@
-"""What the backward passes of the kernels cannot do."""
+"""The refusal of second derivatives, which the kernels do not have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def first_derivatives_only(backward: Callable[..., Result]) -> Callable[..., Res
     """Make a backward pass refuse to be differentiated, because kernels have no graph.
 
     PyTorch's `once_differentiable` refuses only if the gradient that comes in has a graph. Behind a
-    mean it has none, and the second derivatives would be wrong without a word.
+    mean it has none, and the second derivatives would be wrong without notice.
 
     Args:
         backward: The backward pass of a `torch.autograd.Function`.

@@ -1,4 +1,4 @@
-"""What is computed of enlarged logits, compared with PyTorch's operations in float64."""
+"""The kernels for enlarged logits agree with PyTorch's operations in float64."""
 
 import pytest
 import torch
