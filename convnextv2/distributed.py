@@ -227,8 +227,8 @@ def _leave_failed(error: BaseException) -> LostRankError | None:
     if _roll_call is not None:
         cause = _roll_call.explain(error)
         _roll_call.fail(error if cause is None else None)
-        # The others, which wait for this rank in an operation, must see that they wait in vain
-        # while they can still read why: with the process of rank 0, the reason is gone.
+        # This wakes the others that wait for this rank in an operation, unless an object that holds
+        # the group is still alive: DistributedDataParallel, or a sharded model.
         store = dist.distributed_c10d._get_default_store()  # without the group, it would end too
         dist.destroy_process_group()
         _roll_call.wait_for_readers()

@@ -2,7 +2,9 @@
 
 When a rank ends, the others see a broken connection. When it hangs, they see a time-out. Neither
 says which rank it was. Each rank therefore keeps incrementing a counter in the store through which
-the ranks found each other. A rank that fails leaves its reason there.
+the ranks found each other. A rank that fails leaves its reason there, and the others read it
+between two counts. They may still be waiting for that rank in an operation: gloo wakes them only
+when its process ends, and if that is rank 0, the store ends with it.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, LostRankError
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
 """Seconds for which the other ranks are watched. One that does not count up counts as silent."""
-_LAST_WORDS_S = _LISTEN_S + 2.0
-"""Seconds for which rank 0 waits for the others to read why the job failed."""
+_LAST_WORDS_S = _LISTEN_S + _BEAT_S
+"""The most seconds for which rank 0 waits for the others to read why the job failed."""
+_FAILED = "failed"
+"""The key in the store that the first rank to fail sets."""
 _BROKEN = re.compile(
     r"gloo|nccl|hccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out|"
     r"socket|TCPStore|DistStore",
@@ -37,6 +41,19 @@ class _Beat(NamedTuple):
 
     counted: int
     step: int
+
+
+class _Failure(NamedTuple):
+    """Why the job failed: the first rank that did, its error, and its exit code."""
+
+    rank: int
+    text: str
+    exit_code: int
+
+    def as_error(self) -> LostRankError:
+        error = LostRankError(f"rank {self.rank} failed: {self.text}")
+        error.exit_code = self.exit_code
+        return error
 
 
 class RollCall:
@@ -54,6 +71,7 @@ class RollCall:
         self.rank, self.world_size = rank, world_size
         self.step = 0
         self._count = 0
+        self._failure: _Failure | None = None
         self._ended = threading.Event()
         # The store of torchrun outlives a restart, so each attempt has keys of its own.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -82,31 +100,35 @@ class RollCall:
             reason: The error that ended this rank; None if the others know it already.
         """
         self.leave()
+        if self._failure is not None:  # the store may be gone
+            return
         with suppress(RuntimeError):
             if reason is not None:
                 code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
                 if isinstance(reason, KeyboardInterrupt):  # stopped as asked
                     code = GO_ON_LATER
-                text = str(reason) or type(reason).__name__
-                self._store.set(f"failed/{self.rank}", json.dumps([text, code]))
-            self._store.set(f"left/{self.rank}", "")
+                failure = _Failure(self.rank, str(reason) or type(reason).__name__, code)
+                self._store.compare_set(_FAILED, "", json.dumps(failure))
+            self._store.set(f"knows/{self.rank}", "")
 
     def wait_for_readers(self) -> None:
-        """Wait a few seconds, or until all other ranks have left too.
+        """On rank 0, wait a few seconds, or until all ranks know why the job failed.
 
-        The process of rank 0 may hold the store in which the others read why the job failed, so it
-        must not end before. The other ranks do not wait.
+        The process of rank 0 may hold the store in which the others read it, so it must not end
+        before. The other ranks do not wait.
         """
+        if self.rank != 0:
+            return
         with suppress(RuntimeError):
-            deadline = time.monotonic() + _LAST_WORDS_S * (self.rank == 0)
-            everyone = [f"left/{rank}" for rank in range(self.world_size)]
+            deadline = time.monotonic() + _LAST_WORDS_S
+            everyone = [f"knows/{rank}" for rank in range(self.world_size)]
             while time.monotonic() < deadline and not self._store.check(everyone):
                 time.sleep(0.1)
 
     def explain(self, error: BaseException) -> LostRankError | None:
         """Find out which rank is missing, if an error is of the kind that a missing rank causes.
 
-        This takes a few seconds, since the other ranks must be watched.
+        This takes a few seconds if no rank left a reason, since the others must be watched then.
 
         Args:
             error: The error that the work with the other ranks raised.
@@ -119,6 +141,8 @@ class RollCall:
         try:
             return self._missing()
         except RuntimeError:  # the store is gone
+            if self._failure is not None:
+                return self._failure.as_error()
             return LostRankError(
                 "rank 0 ended, or does not answer: its own message says why. The same command with "
                 "--resume goes on from the last checkpoint."
@@ -126,15 +150,13 @@ class RollCall:
 
     def _missing(self) -> LostRankError:
         """Watch the other ranks, and say which one failed, is silent or lags behind."""
+        if self._failure is not None:
+            return self._failure.as_error()
         before = self._beats()
         deadline = time.monotonic() + _LISTEN_S
         while time.monotonic() < deadline:
-            for rank in range(self.world_size):
-                if self._store.check([f"failed/{rank}"]):
-                    text, code = json.loads(self._store.get(f"failed/{rank}"))
-                    lost = LostRankError(f"rank {rank} failed: {text}")
-                    lost.exit_code = code
-                    return lost
+            if (failure := self._read_failure()) is not None:
+                return failure.as_error()
             time.sleep(0.1)
         now = self._beats()
         silent = [rank for rank in now if rank != self.rank and now[rank] == before.get(rank)]
@@ -161,10 +183,18 @@ class RollCall:
             for rank in range(self.world_size)
         }
 
+    def _read_failure(self) -> _Failure | None:
+        """Return why the job failed, and tell rank 0 that this rank knows it."""
+        if self._failure is None and self._store.check([_FAILED]):
+            self._failure = _Failure(*json.loads(self._store.get(_FAILED)))
+            self._store.set(f"knows/{self.rank}", "")
+        return self._failure
+
     def _run(self) -> None:
-        while not self._ended.wait(_BEAT_S):
+        while self._failure is None and not self._ended.wait(_BEAT_S):
             with suppress(RuntimeError):
                 self._beat()
+                self._read_failure()
 
     def _beat(self) -> None:
         self._count += 1

@@ -9,6 +9,8 @@ from processes import start_ranks
 PROGRAM = """
 import os, signal, sys, time
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from convnextv2.cli import main
 from convnextv2 import cli
 from convnextv2.distributed import joined
@@ -16,6 +18,9 @@ from convnextv2.errors import DataError, Stopped
 
 def work(**arguments):
     with joined("cpu", timeout_s=int(sys.argv[2])) as (place, _):
+        if sharded := sys.argv[4:] == ["sharded"]:
+            model = torch.nn.Linear(8, 8)
+            fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
         for step in range(100_000):
             place.at_step(step)
             if step == 50 and place.rank == int(sys.argv[3]):
@@ -27,7 +32,10 @@ def work(**arguments):
                 if fault == "bug":
                     raise ZeroDivisionError("a bug")
                 os.kill(os.getpid(), getattr(signal, fault))
-            place.sum(torch.ones(1))
+            if sharded:
+                model(torch.ones(2, 8)).sum().backward()
+            else:
+                place.sum(torch.ones(1))
             time.sleep(0.001)
 
 cli.load_verb = lambda name: work
@@ -37,12 +45,12 @@ sys.exit(code)
 """
 
 
-def run_two(fault: str, rank: int, timeout_s: int = 60) -> list[tuple[int, str]]:
+def run_two(fault: str, rank: int, timeout_s: int = 60, *more: str) -> list[tuple[int, str]]:
     """Run two ranks, of which one has a fault, and return the exit code and output of each.
 
     A rank that is stopped is killed.
     """
-    ranks = start_ranks(2, fault, timeout_s, rank, program=("-c", PROGRAM))
+    ranks = start_ranks(2, fault, timeout_s, rank, *more, program=("-c", PROGRAM))
     try:
         other = ranks[1 - rank]
         found = other.communicate(timeout=100)
@@ -62,6 +70,12 @@ def test_the_reason_of_one_rank_is_what_the_others_say(rank: int) -> None:
     assert "error: 7.jpg: is damaged." in ranks[rank][1]
     assert f"rank {rank} failed: 7.jpg: is damaged." in ranks[1 - rank][1]
     assert not any("Traceback" in printed for _, printed in ranks)
+
+
+def test_the_reason_of_rank_0_is_told_though_a_sharded_model_keeps_its_connections() -> None:
+    ranks = run_two("data", 0, 60, "sharded")
+    assert [code for code, _ in ranks] == [2, 2], ranks
+    assert "rank 0 failed: 7.jpg: is damaged." in ranks[1][1] and "TCPStore" not in ranks[1][1]
 
 
 def test_a_bug_keeps_its_traceback_on_its_own_rank_only() -> None:
