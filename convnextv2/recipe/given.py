@@ -16,6 +16,8 @@ COMMAND = "this command"
 
 _MAX_LINE = 2000
 """Characters of a line about a mistake, which may hold a value of any length."""
+_MOST_NAMES = 3
+"""The most names that are proposed in place of an unknown one."""
 
 
 class Given(NamedTuple):
@@ -47,9 +49,17 @@ class Idle(NamedTuple):
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return a question with the nearest name, or an empty text if no name is near."""
-    near = get_close_matches(word, list(names), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """Return a question with the nearest names, or an empty text if no name is near.
+
+    A name of several parts is near if one part is the word, as `image_size` is for `size`.
+    """
+    names = list(names)
+    near = get_close_matches(word, names, n=1, cutoff=0.8)
+    if not near:
+        near = [name for name in names if word in name.split("_")]
+    if not 0 < len(near) <= _MOST_NAMES:
+        near = get_close_matches(word, names, n=1)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def wrong_value(name: str, item: Given) -> str:

@@ -85,8 +85,10 @@ def run_first_steps(
             raise
     records = _records(out)
     if len(records) < 2:
-        lines = errors.read_text(errors="replace").strip().splitlines()
-        last = lines[-1].removeprefix("convnextv2: error: ") if lines else ""
+        lines = errors.read_text(errors="replace").strip().splitlines() or [""]
+        last = lines[-1].removeprefix("convnextv2: error: ")
+        if last != lines[-1] and process.returncode == ConvNeXtV2Error.exit_code:
+            raise ConvNeXtV2Error(last)  # a mistake in what was given, such as a missing folder
         raise ConvNeXtV2Error(
             f"the probe of {verb} took no step that could be measured: "
             f"{last or 'it ended before its second step'}"

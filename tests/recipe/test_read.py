@@ -190,6 +190,9 @@ def test_all_mistakes_are_reported_together(recipe_file):
 
 
 def test_one_mistake_is_one_error():
+    assert lines_of({"size": "64"}) == [
+        "size = 64: unknown key. Did you mean 'batch_size' or 'image_size' or 'lr_batch_size'?"
+    ]
     assert lines_of({"epoch": "3"}) == ["epoch = 3: unknown key. Did you mean 'epochs'?"]
 
 
