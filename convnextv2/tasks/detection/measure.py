@@ -20,6 +20,7 @@ from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects, evaluate_objects
+from convnextv2.inference.dense import lay_out
 from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
@@ -112,7 +113,7 @@ def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> O
     assert isinstance(model, Detector)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
     return ObjectFinder(
-        model,
+        lay_out(model, place.device),
         ObjectEvalTransform(build_preprocessing(recipe)),
         opened.description.class_names,
         place.device,

@@ -18,6 +18,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
 from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pixels, summarise
+from convnextv2.inference.dense import lay_out
 from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, pixel_classifier_of
 from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
 from convnextv2.model.upernet import Segmentor
@@ -113,7 +114,7 @@ def _build_pixel_classifier(
     assert isinstance(model, Segmentor)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
     return pixel_classifier_of(
-        model.to(place.device).eval(),
+        lay_out(model, place.device).eval(),
         build_preprocessing(recipe),
         class_names=opened.description.class_names,
         device=place.device,
