@@ -103,6 +103,11 @@ def test_every_knob_can_be_given_to_train_and_pretrain(called):
             "--lr=VALUE. See: convnextv2 train --help",
         ),
         (
+            "train --depths 1 1 6 2",
+            "unrecognized arguments: 1 6 2. The values of a list are joined by commas, as in "
+            "3,3,9,3. See: convnextv2 train --help",
+        ),
+        (
             "train stray",
             "unrecognized arguments: stray. A recipe is given with --config RECIPE. "
             "See: convnextv2 train --help",
