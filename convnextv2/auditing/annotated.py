@@ -11,6 +11,7 @@ import torch
 from convnextv2.auditing.images import Images
 from convnextv2.data.dense.label_maps import IGNORED
 from convnextv2.data.dense.layouts import Layout, find_layout
+from convnextv2.data.dense.map_classes import UnknownValuesError
 from convnextv2.data.dense.map_folders import Folders, Pairs, find_folders, pair
 from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.dense.objects import objects_of
@@ -105,7 +106,7 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         maps += [*pairs.maps, *[""] * len(pairs.missing)]
         of += [split] * (len(pairs.images) + len(pairs.missing))
     notes = [line for pairs in splits.values() for line in pairs.notes]
-    found, defects = _maps_of(recipe, splits)
+    found, defects, ignored = _maps_of(recipe, splits)
     targets = amounts = None
     names: tuple[str, ...] = ()
     if found:
@@ -129,6 +130,7 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         names,
         amounts,
         tuple(maps),
+        ignored_values=ignored,
         notes=tuple(notes),
         defects=tuple(defects),
     )
@@ -149,8 +151,15 @@ def _split_of(folders: Folders, kind: Kind, count: int) -> str:
     return "val" if kind == "validation" else "train" if count > 1 else ""
 
 
-def _maps_of(recipe: Recipe, splits: dict[str, Pairs]) -> tuple[list[AnnotatedSource], list[str]]:
-    """Read the label maps as training does, and say which cannot be used."""
+def _maps_of(
+    recipe: Recipe, splits: dict[str, Pairs]
+) -> tuple[list[AnnotatedSource], list[str], tuple[int, ...]]:
+    """Read the label maps as training does, but ignore values that no class has.
+
+    Returns:
+        The images of each split, lines about what cannot be used, and the values to ignore for
+        training on these maps; none if those of the recipe will do.
+    """
     defects = [
         f"{split or 'data'}: {counted(len(pairs.missing), 'image(s) without a label map')}: "
         f"{', '.join(pairs.missing[:3])}{', ...' if len(pairs.missing) > 3 else ''}."
@@ -158,13 +167,21 @@ def _maps_of(recipe: Recipe, splits: dict[str, Pairs]) -> tuple[list[AnnotatedSo
         if pairs.missing
     ]
     lenient = recipe.model_copy(update={"bad_images": "skip", "val_while_train": False})
-    try:
-        training, validation = find_map_sources(lenient, Place(torch.device("cpu")))
-    except (StorageError, MissingPackageError):
-        raise
-    except DataError as error:
-        return [], [*defects, str(error)]
+    ignored: tuple[int, ...] = ()
+    while True:
+        try:
+            training, validation = find_map_sources(lenient, Place(torch.device("cpu")))
+            break
+        except (StorageError, MissingPackageError):
+            raise
+        except UnknownValuesError as error:  # once for each split that has some
+            defects.append(str(error))
+            ignored = (*error.ignored, *error.values)
+            lenient = lenient.model_copy(update={"ignore_values": ignored})
+        except DataError as error:
+            return [], [*defects, str(error)], ()
     found = [training, *([validation] if validation is not None else [])]
     left = [line for source in found for line in source.notes if line.startswith("Left out: ")]
     lines = [line.removeprefix("Left out: ") for line in dict.fromkeys(left)]
-    return found, [*defects, *(line for line in lines if "without a label map" not in line)]
+    lines = [line for line in lines if "without a label map" not in line]
+    return found, [*defects, *lines], ignored

@@ -34,6 +34,8 @@ class Images:
             class; None for other tasks.
         maps: The label map of each image, "" if it has none that can be used; empty for other
             tasks.
+        ignored_values: The values in label maps to ignore for training, since no class has them;
+            empty if those that the user named will do.
         sources: Split -> images with objects, for detection.
         asked: The splits for training and for validation that the user named; None for the usual
             names.
@@ -49,6 +51,7 @@ class Images:
     class_names: tuple[str, ...] = ()
     amounts: NDArray[np.int64] | None = None
     maps: tuple[str, ...] = ()
+    ignored_values: tuple[int, ...] = ()
     sources: dict[str, AnnotatedSource] | None = None
     asked: tuple[str | None, str | None] = (None, None)
     notes: tuple[str, ...] = ()

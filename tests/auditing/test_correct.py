@@ -4,17 +4,21 @@ import os
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from image_tables import place
-from maps import draw_maps
+from maps import draw_maps, write_pair
 
 from convnextv2.auditing.correct import Corrected, correct
 from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.auditing.reading import find_images
 from convnextv2.data.dense.map_folders import find_folders, pair
+from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
+from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 
@@ -205,3 +209,27 @@ def test_links_to_images_of_one_name_have_names_of_their_own(tmp_path: Path, her
         for each in (pairs.images, pairs.maps)
     ]
     assert stems[0] == stems[1] and len(set(stems[0])) == len(images) - images.splits.count("val")
+
+
+def test_maps_with_values_of_no_class_are_audited_and_trained_on_without_them(
+    tmp_path: Path, here: Path
+) -> None:
+    root = draw_maps(tmp_path / "maps", train=4, val=2)
+    pixels, strange = np.zeros((2, 40, 40, 3), np.uint8)
+    for split, value in (("train", 77), ("val", 88)):
+        strange[:2] = value
+        write_pair(root, split, "strange", pixels, strange[..., 0])
+    images = find_images(Recipe(data_dir=str(root)), "segmentation")
+    assert [word for line in images.defects for word in ("77", "88") if word in line] == [
+        "77",
+        "88",
+    ]
+    assert images.amounts is not None and len(images) == 8 and images.class_names
+    at = [i for i, path in enumerate(images.paths) if path.endswith("strange.jpg")]
+    assert images.amounts[at].sum(1).tolist() == [38 * 40, 38 * 40]
+    found = corrected(images)
+    options = shlex.split(found.options)
+    assert options[2:] == ["--ignore_values", "255,77,88"]
+    recipe = read_recipe({"data_dir": str(found.path), "ignore_values": options[3]})[0]
+    training, validation = find_map_sources(recipe, Place(torch.device("cpu")))
+    assert validation is not None and (len(training), len(validation)) == (5, 3)

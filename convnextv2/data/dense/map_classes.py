@@ -16,6 +16,20 @@ _MAX_VALUES = 256
 """The largest number of values that are used as classes if there is no class table."""
 
 
+class UnknownValuesError(DataError):
+    """Label maps hold values that no class has.
+
+    Args:
+        message: The message.
+        values: The values.
+        ignored: The values that are ignored.
+    """
+
+    def __init__(self, message: str, values: Sequence[int], ignored: Sequence[int]) -> None:
+        super().__init__(message)
+        self.values, self.ignored = tuple(values), tuple(ignored)
+
+
 def decide_classes(
     table: ClassTable | None,
     scans: Sequence[MapScan],
@@ -142,7 +156,8 @@ def check_values(scan: MapScan, coding: Coding) -> None:
         coding: The values of the classes, and the ignored ones.
 
     Raises:
-        DataError: The message lists unknown values, with the number of maps and one example.
+        UnknownValuesError: The message lists the unknown values, with the number of maps and one
+            example of each.
     """
     known = {*coding.values, *coding.ignored}
     unknown = [value for value in sorted(scan.pixels) if value not in known]
@@ -160,7 +175,9 @@ def check_values(scan: MapScan, coding: Coding) -> None:
             "The classes begin at 1. If 0 stands for no class, set reduce_zero_label = True, which "
             "ignores it."
         )
-    raise DataError(
+    raise UnknownValuesError(
         f"the label maps hold {counted(len(unknown), 'value(s)')} that none of the "
-        f"{len(coding.values)} classes has: {few}{more}. {remedy}"
+        f"{len(coding.values)} classes has: {few}{more}. {remedy}",
+        unknown,
+        coding.ignored,
     )
