@@ -1,7 +1,7 @@
 """Test whether the order of the paper's results holds on small sets of photographs.
 
     python benchmarks/paper_claims.py DATA OUT [--sets clothing cells] [--parts order masks]
-                                      [--seeds 3] [--jobs 2]
+                                      [--seeds 3] [--jobs 2] [--epochs_share 0.5]
 
 DATA has the folders clothing, bccd and clothing_parsing, from which benchmarks/unknown.py makes
 three sets of images with the splits train, val and test. Two parts:
@@ -14,8 +14,8 @@ masks   FCMAE with other mask ratios, and with the whole image computed, its pix
 Each arm has the best of three learning rates, from short runs on nine tenths of its training
 images, measured on the other tenth. Seeds include the pre-training's. The averaged weights after
 the last epoch are measured on test, once. OUT gets the images, the runs, which test images each run
-got right (answers.npz), and the figures (figures.json). Finished runs are kept and halted ones
-resumed.
+got right (answers.npz), and the figures of each part. Finished runs are kept and halted ones
+resumed, so another share of the epochs needs another OUT.
 """
 
 import itertools
@@ -127,13 +127,13 @@ def masking_once() -> AbstractContextManager[object]:
     return mock.patch.object(ConvNeXtV2, "encode", encode_whole)
 
 
-def pretrain(out: Path, data: Path, arm: Arm, seed: int) -> None:
+def pretrain(out: Path, data: Path, arm: Arm, seed: int, epochs: int) -> None:
     """Pre-train once for each seed, unless that is done."""
     settings = (
         *("--config", "fcmae_small_data", "--data_dir", str(data), *COMMON),
         *batch_of(64),
-        *("--epochs", str(PRETRAINING_EPOCHS), "--seed", str(seed), "--block", arm.block),
-        *("--mask_ratio", str(arm.mask_ratio), "--health_every_epochs", str(PRETRAINING_EPOCHS)),
+        *("--epochs", str(epochs), "--seed", str(seed), "--block", arm.block),
+        *("--mask_ratio", str(arm.mask_ratio), "--health_every_epochs", str(epochs)),
     )
     if not arm.once:
         run(out, "pretrain", *settings)
@@ -176,17 +176,29 @@ class Study:
         arms: What is compared.
         seeds: How many seeds each arm has.
         pool: What runs commands side by side.
+        epochs_share: A factor on the epochs of all runs.
     """
 
     def __init__(
-        self, root: Path, data: Path, arms: tuple[Arm, ...], seeds: int, pool: ThreadPoolExecutor
+        self,
+        root: Path,
+        data: Path,
+        arms: tuple[Arm, ...],
+        seeds: int,
+        pool: ThreadPoolExecutor,
+        epochs_share: float = 1.0,
     ) -> None:
         self.root, self.data, self.arms, self.pool = root, data, arms, pool
+        self.epochs_share = epochs_share
         self.seeds = range(seeds)
         self.parts = {
             labels: keep_one_of(data, root / f"labels-{plain(labels)}", every)
             for labels, (every, *_) in LABELS.items()
         }
+
+    def epochs(self, full: float) -> int:
+        """Return how many epochs take the place of a full study's."""
+        return max(1, round(self.epochs_share * full))
 
     def start(self, arm: Arm, seed: int) -> tuple[str, ...]:
         """Return the settings that name what an arm starts from."""
@@ -211,7 +223,7 @@ class Study:
             data = keep_one_of(data, self.root / "tuning-few", every)
         short = (
             *(*COMMON, *batch_of(batch), "--data_dir", str(data)),
-            *("--epochs", str(epochs * SHORT_EPOCHS // EPOCHS)),
+            *("--epochs", str(self.epochs(epochs * SHORT_EPOCHS / EPOCHS))),
         )
 
         def folder(arm: Arm, rate: str) -> Path:
@@ -220,7 +232,7 @@ class Study:
         def train(job: tuple[Arm, str]) -> None:
             arm, rate = job
             start = ("--config", "small_data", "--lr", rate, *self.start(arm, 0))
-            run(folder(arm, rate), "train", *start, *short, "--val_every_epochs", str(epochs))
+            run(folder(arm, rate), "train", *start, *short, "--val_every_epochs", "1000")
 
         list(self.pool.map(train, itertools.product(self.arms, RATES)))
         return {arm: max(RATES, key=lambda r, a=arm: final_top1(folder(a, r))) for arm in self.arms}
@@ -229,16 +241,19 @@ class Study:
         """Train everything, and return the learning rates that were chosen."""
         jobs = [(arm, seed) for seed in self.seeds for arm in self.arms if arm.mask_ratio]
         images = self.parts["all"]
-        list(self.pool.map(lambda job: pretrain(self.pretraining(*job), images, *job), jobs))
+        epochs = self.epochs(PRETRAINING_EPOCHS)
+        list(
+            self.pool.map(lambda job: pretrain(self.pretraining(*job), images, *job, epochs), jobs)
+        )
         chosen = {labels: self.rates(labels) for labels in LABELS}
 
         def train(job: tuple[int, str, Arm]) -> None:
             seed, labels, arm = job
-            _, epochs, batch = LABELS[labels]
+            _, full, batch = LABELS[labels]
             settings = (
                 *("--config", "small_data", *COMMON, "--data_dir", str(self.parts[labels])),
-                *("--epochs", str(epochs), *batch_of(batch), "--lr", chosen[labels][arm]),
-                *("--seed", str(seed), "--val_every_epochs", str(epochs)),
+                *("--epochs", str(self.epochs(full)), *batch_of(batch)),
+                *("--lr", chosen[labels][arm], "--seed", str(seed), "--val_every_epochs", "1000"),
             )
             run(self.fine_tuning(arm, labels, seed), "train", *settings, *self.start(arm, seed))
 
@@ -290,6 +305,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--epochs_share", type=float, default=1.0, help="factor on all epochs [1]")
     arguments = parser.parse_args()
     if arguments.jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -299,7 +315,8 @@ def main() -> None:
         for name, part in itertools.product(arguments.sets, arguments.parts):
             root = out / f"runs-{name}"
             root.mkdir(exist_ok=True)
-            study = Study(root, out / name, PARTS[part], arguments.seeds, pool)
+            share = arguments.epochs_share
+            study = Study(root, out / name, PARTS[part], arguments.seeds, pool, share)
             found = study.figures(study.train())
             (root / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
             print(json.dumps({name: {part: found}}, indent=2), flush=True)
