@@ -6,6 +6,7 @@ Colours come from the style sheet of the page, by class.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ WIDTH, HEIGHT = 370, 256
 LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
 """The frame of the data. The labels of the lines are to the right of it."""
 MAX_POINTS = 240
-LABEL_HEIGHT = 31
+LABEL_HEIGHT, LINE_HEIGHT = 31, 14
+LABEL_LETTERS = 10
+"""The letters for which there is room to the right of the frame. Longer labels have two lines."""
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -105,8 +108,11 @@ def _draw_lines(
     """Draw each line with a dot and a label at its end."""
     parts = []
     ends = [place(line.points[-1]) for line in series]
-    heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
-    for line, (x, y), height in zip(series, ends, heights, strict=True):
+    labels = [textwrap.wrap(line.name, LABEL_LETTERS, break_long_words=False) for line in series]
+    more = LINE_HEIGHT * (max(map(len, labels)) - 1)
+    bottom = BOTTOM - LINE_HEIGHT - more
+    heights = spread([y for _, y in ends], LABEL_HEIGHT + more, TOP + 10, bottom)
+    for line, words, (x, y), height in zip(series, labels, ends, heights, strict=True):
         parts += [
             Markup('<path class="line {}" data-name="{}" d="{}"/>').format(
                 line.tone, line.name, path([place(p) for p in line.points])
@@ -114,9 +120,12 @@ def _draw_lines(
             Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
                 line.tone, x, y
             ),
-            _text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"),
-            _text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}"),
         ]
+        shown = [*((word, "name") for word in words), (y_format(line.points[-1][1]), "value")]
+        for i, (text, kind) in enumerate(shown):
+            parts.append(
+                _text(RIGHT + 12, height + i * LINE_HEIGHT, text, kind=f"{kind} {line.tone}")
+            )
     return parts
 
 

@@ -12,6 +12,7 @@ from convnextv2.evaluation.charts import (
     LEFT,
     RIGHT,
     TOP,
+    WIDTH,
     Series,
     calibration_chart,
     line_chart,
@@ -43,6 +44,24 @@ def test_a_line_has_a_point_for_each_value_at_its_place():
         (pytest.approx((LEFT + RIGHT) / 2, abs=0.06), pytest.approx((TOP + BOTTOM) / 2, abs=0.06)),
         (RIGHT, TOP),
     ]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_long_labels_end_within_the_chart_and_do_not_overlap(value: float) -> None:
+    names = ("balanced accuracy", "pixel accuracy", "mIoU")
+    series = [Series(name, [(1, 0.3), (9, value)]) for name in names]
+    chart = line_chart(series, title="Accuracy", y_format=percent, y_span=(0, 1))
+    labels = [
+        (text.text or "", float(text.attrib["y"]))
+        for text in ElementTree.fromstring(chart).iter("text")
+        if float(text.attrib["x"]) > RIGHT
+    ]
+    assert " ".join(text for text, _ in labels if "%" not in text) == " ".join(names)
+    letter = 7  # the mean width of a bold letter of 12 px
+    assert all(RIGHT + 12 + letter * len(text) <= WIDTH for text, _ in labels)
+    heights = sorted(y for _, y in labels)
+    assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))
+    assert TOP <= heights[0] and heights[-1] <= BOTTOM + 1
 
 
 def test_lines_are_labelled_directly_and_described_in_words():
