@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from convnextv2.evaluation.segmentation import (
     count_pixels,
     summarise,
 )
+from convnextv2.evaluation.segmentation_sections import segmentation_sections
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -101,3 +103,11 @@ def test_a_class_without_pixels_has_no_recall_in_the_table() -> None:
     table = summarise(counts, 1, ("sky", "road")).table()
     assert "nan" not in table
     assert table.splitlines()[-1].split() == ["road", "0.00%", "–", "0.00%"]
+
+
+def test_the_page_shows_that_a_rare_class_has_pixels() -> None:
+    confusion = torch.tensor([[99_997, 0, 0], [3, 0, 0], [0, 0, 0]])
+    found = summarise(confusion, 1, ("ground", "tree", "car"))
+    (classes, *_) = segmentation_sections(found, [], 3)
+    cells = re.findall(r'scope="row">(\w+)</th><td class="n">([^<]+)</td>', str(classes.content))
+    assert dict(cells) == {"ground": "100.00%", "tree": "&lt;0.01%"}
