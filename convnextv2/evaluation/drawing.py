@@ -46,6 +46,16 @@ def colour_of(label: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def tag_of(class_names: Sequence[str], label: int, score: float) -> str:
+    """Return the text at the box of an object: its class and score.
+
+    The name is left out if there is one class only, since it would hide parts of the picture and
+    tell nothing.
+    """
+    name = f"{class_names[label]} " if len(class_names) > 1 else ""
+    return f"{name}{score:.0%}"
+
+
 def draw_objects(picture: Image.Image, objects: Sequence[DrawnObject]) -> Image.Image:
     """Draw objects over a picture.
 

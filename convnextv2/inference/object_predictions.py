@@ -14,7 +14,7 @@ from convnextv2.data.source import Source
 from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
+from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects, tag_of
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.files import UniqueNames, reason_of, replacing
 from convnextv2.inference.detector import ObjectFinder, coco_results
@@ -117,7 +117,7 @@ class ObjectFolder:
         drawn = [
             DrawnObject(
                 found.boxes[i],
-                f"{self._class_names[int(found.labels[i])]} {found.scores[i]:.0%}",
+                tag_of(self._class_names, int(found.labels[i]), found.scores[i]),
                 colour_of(int(found.labels[i])),
                 found.masks[i] if found.masks is not None else None,
             )

@@ -13,7 +13,7 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.outlines import outlines
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.evaluation.detection import FoundObjects
-from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
+from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects, tag_of
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.inference.dense import open_finder
 from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
@@ -166,7 +166,7 @@ class ObjectModel:
         drawn = [
             DrawnObject(
                 found.boxes[i] * scale,
-                f"{self.class_names[int(label)]} {found.scores[i]:.0%}",
+                tag_of(self.class_names, int(label), found.scores[i]),
                 colour_of(int(label)),
                 None
                 if found.masks is None

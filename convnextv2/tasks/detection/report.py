@@ -16,7 +16,7 @@ from convnextv2.evaluation.detection_sections import (
     detection_headline,
     detection_sections,
 )
-from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
+from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects, tag_of
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
@@ -114,7 +114,7 @@ def _drawn(
     drawn = []
     for row, is_right in zip(matches.shown.tolist(), matches.is_right.tolist(), strict=True):
         label = int(found.labels[row])
-        text = f"{names[label]} {found.scores[row]:.0%}"
+        text = tag_of(names, label, found.scores[row])
         mask = found.masks[row] if found.masks is not None else None
         colour = colour_of(label) if is_right else _WRONG
         drawn.append(DrawnObject(found.boxes[row], "" if is_right else text, colour, mask))
