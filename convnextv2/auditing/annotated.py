@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         maps += [*pairs.maps, *[""] * len(pairs.missing)]
         of += [split] * (len(pairs.images) + len(pairs.missing))
     notes = [line for pairs in splits.values() for line in pairs.notes]
-    found, defects, ignored = _maps_of(recipe, splits)
+    found, defects, recipe = _maps_of(recipe, splits)
     targets = amounts = None
     names: tuple[str, ...] = ()
     if found:
@@ -130,7 +131,7 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         names,
         amounts,
         tuple(maps),
-        ignored_values=ignored,
+        map_knobs=_map_knobs(recipe),
         notes=tuple(notes),
         defects=tuple(defects),
     )
@@ -153,12 +154,12 @@ def _split_of(folders: Folders, kind: Kind, count: int) -> str:
 
 def _maps_of(
     recipe: Recipe, splits: dict[str, Pairs]
-) -> tuple[list[AnnotatedSource], list[str], tuple[int, ...]]:
+) -> tuple[list[AnnotatedSource], list[str], Recipe]:
     """Read the label maps as training does, but ignore values that no class has.
 
     Returns:
-        The images of each split, lines about what cannot be used, and the values to ignore for
-        training on these maps; none if those of the recipe will do.
+        The images of each split, lines about what cannot be used, and the recipe that ignores the
+        values.
     """
     defects = [
         f"{split or 'data'}: {counted(len(pairs.missing), 'image(s) without a label map')}: "
@@ -167,7 +168,6 @@ def _maps_of(
         if pairs.missing
     ]
     lenient = recipe.model_copy(update={"bad_images": "skip", "val_while_train": False})
-    ignored: tuple[int, ...] = ()
     while True:
         try:
             training, validation = find_map_sources(lenient, Place(torch.device("cpu")))
@@ -179,9 +179,21 @@ def _maps_of(
             ignored = (*error.ignored, *error.values)
             lenient = lenient.model_copy(update={"ignore_values": ignored})
         except DataError as error:
-            return [], [*defects, str(error)], ()
+            return [], [*defects, str(error)], recipe
     found = [training, *([validation] if validation is not None else [])]
     left = [line for source in found for line in source.notes if line.startswith("Left out: ")]
     lines = [line.removeprefix("Left out: ") for line in dict.fromkeys(left)]
     lines = [line for line in lines if "without a label map" not in line]
-    return found, [*defects, *lines], ignored
+    return found, [*defects, *lines], lenient
+
+
+def _map_knobs(recipe: Recipe) -> dict[str, str]:
+    """Return the knobs of a recipe that say which values in label maps are which classes."""
+    knobs = {}
+    if recipe.classes:
+        knobs["classes"] = os.path.abspath(recipe.classes)
+    if recipe.ignore_values:
+        knobs["ignore_values"] = ",".join(map(str, recipe.ignore_values))
+    if recipe.reduce_zero_label:
+        knobs["reduce_zero_label"] = "True"
+    return knobs

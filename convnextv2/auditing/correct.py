@@ -98,8 +98,7 @@ def correct(
         options = " --task detection" + _split_options(images)
     elif images.task == "segmentation":
         path, options = _write_links(images, kept, out / "corrected"), " --task segmentation"
-        if images.ignored_values:
-            options += f" --ignore_values {','.join(map(str, images.ignored_values))}"
+        options += "".join(f" --{knob} {typed(text)}" for knob, text in images.map_knobs.items())
     else:
         path = _write_table(images, kept, labels, out / "manifest.csv")
         options = _table_options(images, labels) + _split_options(images)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,8 @@ class Images:
             class; None for other tasks.
         maps: The label map of each image, "" if it has none that can be used; empty for other
             tasks.
-        ignored_values: The values in label maps to ignore for training, since no class has them;
-            empty if those that the user named will do.
+        map_knobs: Knob -> value, as it is typed, of the knobs without which training would not read
+            the label maps as they were read.
         sources: Split -> images with objects, for detection.
         asked: The splits for training and for validation that the user named; None for the usual
             names.
@@ -51,7 +52,7 @@ class Images:
     class_names: tuple[str, ...] = ()
     amounts: NDArray[np.int64] | None = None
     maps: tuple[str, ...] = ()
-    ignored_values: tuple[int, ...] = ()
+    map_knobs: Mapping[str, str] = field(default_factory=dict)
     sources: dict[str, AnnotatedSource] | None = None
     asked: tuple[str | None, str | None] = (None, None)
     notes: tuple[str, ...] = ()

@@ -233,3 +233,28 @@ def test_maps_with_values_of_no_class_are_audited_and_trained_on_without_them(
     recipe = read_recipe({"data_dir": str(found.path), "ignore_values": options[3]})[0]
     training, validation = find_map_sources(recipe, Place(torch.device("cpu")))
     assert validation is not None and (len(training), len(validation)) == (5, 3)
+
+
+@pytest.mark.parametrize("stray", [[], [77]])
+def test_corrected_maps_are_read_with_the_knobs_of_the_audit(
+    tmp_path: Path, here: Path, stray: list[int]
+) -> None:
+    root = draw_maps(tmp_path / "maps", train=4, val=2, table=False)
+    table = tmp_path / "the classes.txt"
+    table.write_text("red\nblue\ngreen\n")  # their values are 1, 2 and 3
+    for value in (3, 9, *stray):
+        labels = np.full((40, 40), value, np.uint8)
+        write_pair(root, "train", f"of {value}", np.full((40, 40, 3), value, np.uint8), labels)
+    knobs = {"classes": str(table), "ignore_values": (9,), "reduce_zero_label": True}
+    images = find_images(Recipe(data_dir=str(root), **knobs), "segmentation")
+    assert len(images.defects) == len(stray)
+    found = corrected(images)
+    words = shlex.split(found.options)[2:]
+    given = dict(zip([word[2:] for word in words[::2]], words[1::2], strict=True))
+    recipe = read_recipe({"data_dir": str(found.path), **given})[0]
+    training, _ = find_map_sources(recipe, Place(torch.device("cpu")))
+    assert training.class_names == ("red", "blue", "green") and images.amounts is not None
+    rows = [training.annotation(i).numpy() for i in range(len(training))]
+    assert [sum(int((row == k).sum()) for row in rows) for k in range(3)] == images.amounts[
+        [split == "train" for split in images.splits]
+    ].sum(0).tolist()
