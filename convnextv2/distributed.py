@@ -226,7 +226,7 @@ def _leave_failed(error: BaseException) -> LostRankError | None:
     cause = None
     if _roll_call is not None:
         cause = _roll_call.explain(error)
-        _roll_call.fail(error if cause is None else None)
+        _roll_call.fail(cause or error)
         # This wakes the others that wait for this rank in an operation, unless an object that holds
         # the group is still alive: DistributedDataParallel, or a sharded model.
         store = dist.distributed_c10d._get_default_store()  # without the group, it would end too

@@ -2,9 +2,10 @@
 
 When a rank ends, the others see a broken connection. When it hangs, they see a time-out. Neither
 says which rank it was. Each rank therefore keeps incrementing a counter in the store through which
-the ranks found each other. A rank that fails leaves its reason there, and the others read it
-between two counts. They may still be waiting for that rank in an operation: gloo wakes them only
-when its process ends, and if that is rank 0, the store ends with it.
+the ranks found each other. A rank that fails leaves its reason there, and one that finds another
+missing leaves which one it is. The others read it between two counts. They may still be waiting for
+that rank in an operation: gloo wakes them only when its process ends, and if that is rank 0, the
+store ends with it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _LISTEN_S = 3 * _BEAT_S
 _LAST_WORDS_S = _LISTEN_S + _BEAT_S
 """The most seconds for which rank 0 waits for the others to read why the job failed."""
 _FAILED = "failed"
-"""The key in the store that the first rank to fail sets."""
+"""The key in the store that is set by the first rank to fail or to find another missing."""
 _BROKEN = re.compile(
     r"gloo|nccl|hccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out|"
     r"socket|TCPStore|DistStore",
@@ -44,14 +45,13 @@ class _Beat(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """Why the job failed: the first rank that did, its error, and its exit code."""
+    """Why the job failed, as all other ranks tell it, and their exit code."""
 
-    rank: int
     text: str
     exit_code: int
 
     def as_error(self) -> LostRankError:
-        error = LostRankError(f"rank {self.rank} failed: {self.text}")
+        error = LostRankError(self.text)
         error.exit_code = self.exit_code
         return error
 
@@ -93,22 +93,23 @@ class RollCall:
         self._ended.set()
         self._thread.join()
 
-    def fail(self, reason: BaseException | None) -> None:
+    def fail(self, reason: BaseException) -> None:
         """Stop counting up, and leave a reason for the other ranks.
 
         Args:
-            reason: The error that ended this rank; None if the others know it already.
+            reason: The error that ended this rank. What `explain` returned is told as it is.
         """
         self.leave()
         if self._failure is not None:  # the store may be gone
             return
+        code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
+        if isinstance(reason, KeyboardInterrupt):  # stopped as asked
+            code = GO_ON_LATER
+        text = str(reason) or type(reason).__name__
+        if not isinstance(reason, LostRankError):
+            text = f"rank {self.rank} failed: {text}"
         with suppress(RuntimeError):
-            if reason is not None:
-                code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
-                if isinstance(reason, KeyboardInterrupt):  # stopped as asked
-                    code = GO_ON_LATER
-                failure = _Failure(self.rank, str(reason) or type(reason).__name__, code)
-                self._store.compare_set(_FAILED, "", json.dumps(failure))
+            self._store.compare_set(_FAILED, "", json.dumps(_Failure(text, code)))
             self._store.set(f"knows/{self.rank}", "")
 
     def wait_for_readers(self) -> None:

@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from processes import start_ranks
+from processes import finish_ranks, start_ranks
 
 PROGRAM = """
 import os, signal, sys, time
@@ -20,7 +20,7 @@ def work(**arguments):
     with joined("cpu", timeout_s=int(sys.argv[2])) as (place, _):
         if sharded := sys.argv[4:] == ["sharded"]:
             model = torch.nn.Linear(8, 8)
-            fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+            fully_shard(model, mesh=init_device_mesh("cpu", (place.world_size,)))
         for step in range(100_000):
             place.at_step(step)
             if step == 50 and place.rank == int(sys.argv[3]):
@@ -95,6 +95,14 @@ def test_a_rank_that_was_killed_is_named(rank: int) -> None:
     code, told = ranks[1 - rank]
     assert code == 75 and f"rank {rank} ended, or does not answer" in told, told
     assert ranks[rank][0] == -signal.SIGKILL
+
+
+def test_all_ranks_name_the_one_that_was_killed_though_they_end_one_after_another() -> None:
+    # With a sharded model, some ranks are woken only by the end of others that were woken earlier.
+    ranks = start_ranks(4, "SIGKILL", 60, 3, "sharded", program=("-c", PROGRAM))
+    told = [errors for _, _, errors in finish_ranks(ranks)]
+    assert [rank.returncode for rank in ranks] == [75, 75, 75, -signal.SIGKILL], told
+    assert all("error: rank 3 ended, or does not answer" in errors for errors in told[:3]), told
 
 
 def test_a_rank_that_hangs_ends_the_job_within_the_stated_time() -> None:
