@@ -85,8 +85,8 @@ class _Parser(argparse.ArgumentParser):
             remedy = f"A value that begins with - is written {found[1]}=VALUE. "
         elif found := re.match(r"argument (-\S+): ignored explicit argument", message):
             message = f"{found[1]} takes no value"
-        elif re.fullmatch(r"unrecognized arguments:( -?[\d.]+)+", message):
-            remedy = "The values of a list are joined by commas, as in 3,3,9,3. "
+        elif re.fullmatch(r"unrecognized arguments:( [-+\d.,)\]][-+\d.,e)\]]*)+", message):
+            remedy = "The values of a list are joined by commas without spaces, as in 3,3,9,3. "
         elif message.startswith("unrecognized") and "--config" in self._option_string_actions:
             remedy = "A recipe is given with --config RECIPE. "
         raise ConvNeXtV2Error(f"{message}. {remedy}See: {self.prog} --help")

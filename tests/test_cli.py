@@ -104,8 +104,13 @@ def test_every_knob_can_be_given_to_train_and_pretrain(called):
         ),
         (
             "train --depths 1 1 6 2",
-            "unrecognized arguments: 1 6 2. The values of a list are joined by commas, as in "
-            "3,3,9,3. See: convnextv2 train --help",
+            "unrecognized arguments: 1 6 2. The values of a list are joined by commas without "
+            "spaces, as in 3,3,9,3. See: convnextv2 train --help",
+        ),
+        (
+            "train --std [1e-1, -.2, 3]",
+            "unrecognized arguments: -.2, 3]. The values of a list are joined by commas without "
+            "spaces, as in 3,3,9,3. See: convnextv2 train --help",
         ),
         (
             "train stray",
