@@ -85,10 +85,11 @@ def run_first_steps(
             raise
     records = _records(out)
     if len(records) < 2:
-        lines = errors.read_text(errors="replace").strip().splitlines() or [""]
-        last = lines[-1].removeprefix("convnextv2: error: ")
-        if last != lines[-1] and process.returncode == ConvNeXtV2Error.exit_code:
-            raise ConvNeXtV2Error(last)  # a mistake in what was given, such as a missing folder
+        told = errors.read_text(errors="replace").strip()
+        _, mark, message = f"\n{told}".rpartition("\nconvnextv2: error: ")
+        if mark and process.returncode == ConvNeXtV2Error.exit_code:
+            raise ConvNeXtV2Error(message)  # a mistake in what was given, such as a missing folder
+        last = message.split("\n")[-1]
         raise ConvNeXtV2Error(
             f"the probe of {verb} took no step that could be measured: "
             f"{last or 'it ended before its second step'}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from json_answers import read_answer
+from maps import draw_maps
 from runs import SMALL, draw
 
 import convnextv2
@@ -145,6 +146,16 @@ def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
         match=r"^data_dir = .*nowhere: no such folder",
     ):
         convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")
+
+
+def test_plan_passes_on_every_line_of_what_the_run_would_say(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path / "maps", train=3, val=1)
+    (root / "annotations" / "train" / "1.png").unlink()
+    with pytest.raises(ConvNeXtV2Error) as caught:
+        convnextv2.plan("train", data_dir=root, task="segmentation", image_size=32)
+    first, missing, remedy = str(caught.value).splitlines()
+    assert first == "1 of 3 images with label maps cannot be used:"
+    assert "1.jpg" in missing and remedy.startswith("Mend or remove these files")
 
 
 PLANS = """
