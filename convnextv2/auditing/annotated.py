@@ -114,13 +114,17 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         names = found[0].class_names
         amounts = np.zeros((len(paths), len(names)), np.int64)
         at = {path: i for i, path in enumerate(paths)}
+        usable: set[str] = set()
         for source in found:
             for index, path in enumerate(source.names):
                 rows = source.annotation(index).numpy().ravel()
                 rows = rows[rows != IGNORED]
                 amounts[at[path]] = np.bincount(rows, minlength=len(names))
+            if amounts[[at[path] for path in source.names]].any():
+                usable.update(source.names)
+            else:  # training has checked its own maps
+                defects.append("Every pixel of the validation maps is ignored, so none is used.")
         targets = (amounts > 0).astype(np.int8)
-        usable = {path for source in found for path in source.names}
         maps = [each if path in usable else "" for path, each in zip(paths, maps, strict=True)]
     return Images(
         "segmentation",

@@ -258,3 +258,17 @@ def test_corrected_maps_are_read_with_the_knobs_of_the_audit(
     assert [sum(int((row == k).sum()) for row in rows) for k in range(3)] == images.amounts[
         [split == "train" for split in images.splits]
     ].sum(0).tolist()
+
+
+def test_validation_maps_without_any_class_are_left_out(tmp_path: Path, here: Path) -> None:
+    root = draw_maps(tmp_path / "maps", train=4, val=0)
+    write_pair(
+        root, "val", "strange", np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 77, np.uint8)
+    )
+    images = find_images(Recipe(data_dir=str(root)), "segmentation")
+    assert "every pixel of the validation maps is ignored" in images.defects[-1].lower()
+    found = corrected(images)
+    assert found.kept == 4 and sum(found.dropped.values()) == 1
+    recipe = read_recipe({"data_dir": str(found.path), "ignore_values": "77"})[0]
+    training, validation = find_map_sources(recipe, Place(torch.device("cpu")))
+    assert validation is not None and (len(training), len(validation)) == (3, 1)
