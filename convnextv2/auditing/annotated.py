@@ -25,6 +25,9 @@ from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import counted
 
+_MOST_IGNORED = 256
+"""The most values to ignore. Maps with more are no maps of classes, and no command can name all."""
+
 
 def with_objects(root: Path, recipe: Recipe) -> Images:
     """Read the images of a data set with objects.
@@ -181,6 +184,8 @@ def _maps_of(
         except UnknownValuesError as error:  # once for each split that has some
             defects.append(str(error))
             ignored = (*error.ignored, *error.values)
+            if len(ignored) > _MOST_IGNORED:
+                return [], defects, recipe
             lenient = lenient.model_copy(update={"ignore_values": ignored})
         except DataError as error:
             return [], [*defects, str(error)], recipe

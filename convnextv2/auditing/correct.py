@@ -85,7 +85,7 @@ def correct(
                 changed += 1
     if images.task == "classification":
         dropped |= _unlistable(images, labels, dropped)
-    if images.task == "segmentation":
+    if images.task == "segmentation" and images.targets is not None:
         for i, label_map in enumerate(images.maps):
             if not label_map:
                 dropped.setdefault(i, "without a label map that can be used")
@@ -97,8 +97,10 @@ def correct(
         path = _write_coco(images, kept, out / "corrected")
         options = " --task detection" + _split_options(images)
     elif images.task == "segmentation":
-        path, options = _write_links(images, kept, out / "corrected"), " --task segmentation"
-        options += "".join(f" --{knob} {typed(text)}" for knob, text in images.map_knobs.items())
+        path, options = _write_links(images, kept, out / "corrected"), ""
+        if images.targets is not None:
+            knobs = {"task": "segmentation", **images.map_knobs}
+            options = "".join(f" --{knob} {typed(text)}" for knob, text in knobs.items())
     else:
         path = _write_table(images, kept, labels, out / "manifest.csv")
         options = _table_options(images, labels) + _split_options(images)
@@ -221,7 +223,10 @@ def _coco(source: Any, part: Sequence[int]) -> dict[str, Any]:
 
 
 def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
-    """Write folders of links to the images and their label maps."""
+    """Write folders of links to the images and their label maps, if these can be used."""
+    linked = {"images": images.paths}
+    if images.targets is not None:
+        linked["annotations"] = images.maps
     _empty(folder)
     taken: set[str] = set()
     number: Counter[str] = Counter()
@@ -232,10 +237,10 @@ def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
             number[f"{split}/{original}"] += 1
             stem = f"{original}-{number[f'{split}/{original}'] + 1}"
         taken.add(f"{split}/{stem}".casefold())
-        for kind, path in (("images", images.paths[i]), ("annotations", images.maps[i])):
-            link = folder / kind / split / f"{stem}{Path(path).suffix}"
+        for kind, paths in linked.items():
+            link = folder / kind / split / f"{stem}{Path(paths[i]).suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.abspath(path))
+            link.symlink_to(os.path.abspath(paths[i]))
     table = find_class_table(images.root)
     if table is not None:
         shutil.copyfile(table, folder / table.name)

@@ -272,3 +272,18 @@ def test_validation_maps_without_any_class_are_left_out(tmp_path: Path, here: Pa
     recipe = read_recipe({"data_dir": str(found.path), "ignore_values": "77"})[0]
     training, validation = find_map_sources(recipe, Place(torch.device("cpu")))
     assert validation is not None and (len(training), len(validation)) == (3, 1)
+
+
+def test_maps_of_very_many_values_are_told_and_their_images_are_for_pre_training(
+    tmp_path: Path, here: Path
+) -> None:
+    root = draw_maps(tmp_path / "maps", train=4, val=2)
+    depths = np.arange(1600, dtype=np.uint16).reshape(40, 40)
+    write_pair(root, "train", "depths", np.full((40, 40, 3), 9, np.uint8), depths)
+    images = find_images(Recipe(data_dir=str(root)), "segmentation")
+    assert "hold 1,596 values" in images.defects[0] and images.targets is None
+    found = corrected(images)
+    assert found.path is not None and not found.options and len(str(images.map_knobs)) < 99
+    source = find_sources(Recipe(data_dir=str(found.path)), labelled=False)[0]
+    expected = [*(f"train/{i}.jpg" for i in range(4)), "train/depths.jpg"]
+    assert found.kept == 7 and sorted(names(source)) == expected
