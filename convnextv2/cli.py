@@ -5,7 +5,6 @@ Importing this module, `--help` and `recipes` do not need torch.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -17,7 +16,7 @@ from convnextv2.arguments import parse
 from convnextv2.console import print_to_stderr
 from convnextv2.ending import unwinding
 from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, Ended, Stopped
-from convnextv2.files import reason_of
+from convnextv2.files import mistake_of
 from convnextv2.text import plain
 
 
@@ -62,35 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # argparse, after --help or --version
         return int(done.code or 0)
     except OSError as error:
-        if error.errno not in _OF_THE_SYSTEM:
+        text = mistake_of(error)
+        if text is None:
             raise
-        name = error.filename2 or error.filename
-        why = reason_of(error)
-        _print_error(error, f"{name or 'a file'}: {why}. {_OF_THE_SYSTEM[error.errno]}")
-        return 2
+        _print_error(error, text)
+        return ConvNeXtV2Error.exit_code
     return 0
-
-
-_SPACE = "Free some space, then start the same command again (a run: with --resume)."
-_PATH = "Choose another path."
-_OF_THE_SYSTEM = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: _SPACE,
-    errno.EROFS: "Choose a folder that can be written.",
-    errno.EACCES: "Choose a path that you may read and write, or change its permissions.",
-    errno.EPERM: "Choose a path that you may read and write, or change its permissions.",
-    errno.ENOTDIR: _PATH,
-    errno.EEXIST: _PATH,
-    errno.ENOTEMPTY: _PATH,
-    errno.EISDIR: _PATH,
-    errno.ENAMETOOLONG: _PATH,
-    errno.ELOOP: _PATH,
-    errno.EIO: "The disk or the file server fails; look at it, then start the same command again.",
-    errno.ESTALE: "The file server was away; start the same command again (a run: with --resume).",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
-}
-"""Errors of the operating system, and their remedies. Any other OSError keeps its traceback."""
 
 
 def _print_error(error: BaseException, text: str) -> None:

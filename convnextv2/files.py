@@ -193,6 +193,39 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+_SPACE = "Free some space, then start the same command again (a run: with --resume)."
+_PATH = "Choose another path."
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Choose a path that you may read and write, or change its permissions.",
+    errno.EPERM: "Choose a path that you may read and write, or change its permissions.",
+    errno.ENOTDIR: _PATH,
+    errno.EEXIST: _PATH,
+    errno.ENOTEMPTY: _PATH,
+    errno.EISDIR: _PATH,
+    errno.ENAMETOOLONG: _PATH,
+    errno.ELOOP: _PATH,
+    errno.EIO: "The disk or the file server fails; look at it, then start the same command again.",
+    errno.ESTALE: "The file server was away; start the same command again (a run: with --resume).",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+}
+"""Errors of the operating system, and their remedies. Any other OSError keeps its traceback."""
+
+
+def mistake_of(error: OSError) -> str | None:
+    """Return the line about an error of the operating system that a user can mend.
+
+    It has the file and the remedy. None stands for any other error.
+    """
+    if error.errno not in _OF_THE_SYSTEM:
+        return None
+    name = error.filename2 or error.filename
+    return f"{name or 'a file'}: {reason_of(error)}. {_OF_THE_SYSTEM[error.errno]}"
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, so that they survive a loss of power.
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, LostRankError
+from convnextv2.files import mistake_of
 
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
@@ -102,10 +103,13 @@ class RollCall:
         self.leave()
         if self._failure is not None:  # the store may be gone
             return
-        code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
-        if isinstance(reason, KeyboardInterrupt):  # stopped as asked
+        text, code = str(reason) or type(reason).__name__, 1
+        if isinstance(reason, ConvNeXtV2Error):
+            code = reason.exit_code
+        elif isinstance(reason, OSError) and (mistake := mistake_of(reason)):
+            text, code = mistake, ConvNeXtV2Error.exit_code
+        elif isinstance(reason, KeyboardInterrupt):  # stopped as asked
             code = GO_ON_LATER
-        text = str(reason) or type(reason).__name__
         if not isinstance(reason, LostRankError):
             text = f"rank {self.rank} failed: {text}"
         with suppress(RuntimeError):

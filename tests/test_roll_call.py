@@ -7,7 +7,7 @@ import pytest
 from processes import finish_ranks, start_ranks
 
 PROGRAM = """
-import os, signal, sys, time
+import errno, os, signal, sys, time
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -29,6 +29,8 @@ def work(**arguments):
                     raise DataError("7.jpg: is damaged.")
                 if fault == "stop":
                     raise Stopped("stopped as asked")
+                if fault == "disk":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
                 if fault == "bug":
                     raise ZeroDivisionError("a bug")
                 os.kill(os.getpid(), getattr(signal, fault))
@@ -76,6 +78,12 @@ def test_the_reason_of_rank_0_is_told_though_a_sharded_model_keeps_its_connectio
     ranks = run_two("data", 0, 60, "sharded")
     assert [code for code, _ in ranks] == [2, 2], ranks
     assert "rank 0 failed: 7.jpg: is damaged." in ranks[1][1] and "TCPStore" not in ranks[1][1]
+
+
+def test_a_full_disk_of_one_rank_is_told_by_the_others_with_its_remedy() -> None:
+    ranks = run_two("disk", 0)
+    assert [code for code, _ in ranks] == [2, 2], ranks
+    assert "rank 0 failed: metrics.jsonl: No space left on device. Free some space" in ranks[1][1]
 
 
 def test_a_bug_keeps_its_traceback_on_its_own_rank_only() -> None:
