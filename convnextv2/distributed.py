@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from convnextv2.device import bound_threads, choose_device
 from convnextv2.errors import DeviceError, LostRankError
@@ -143,6 +143,12 @@ class SideChannel:
 
 
 _roll_call: RollCall | None = None
+_stores: dict[tuple[str, ...], Store] = {}
+"""The store in which the ranks find each other, by its address and this rank. It is kept until the
+process ends. If a later training met in a new store, a rank could reach what is left of the old
+one, and would wait there forever."""
+_trainings = 0
+"""The number of trainings that this process has joined."""
 
 
 def start(
@@ -178,8 +184,8 @@ def start(
     if chosen.type == "cpu":
         bound_threads(launch.local_world_size)
     if launch.world_size > 1 and not dist.is_initialized():
-        _join(launch, chosen, timeout_s)
-        _roll_call = RollCall(launch.rank, launch.world_size)
+        name = _join(launch, chosen, timeout_s)
+        _roll_call = RollCall(launch.rank, launch.world_size, name)
         notes.append(
             f"{launch.world_size} ranks started by {launch.launcher}, joined by "
             f"{dist.get_backend()}."
@@ -229,10 +235,8 @@ def _leave_failed(error: BaseException) -> LostRankError | None:
         _roll_call.fail(cause or error)
         # This wakes the others that wait for this rank in an operation, unless an object that holds
         # the group is still alive: DistributedDataParallel, or a sharded model.
-        store = dist.distributed_c10d._get_default_store()  # without the group, it would end too
         dist.destroy_process_group()
         _roll_call.wait_for_readers()
-        del store
     _end()
     return cause
 
@@ -249,7 +253,13 @@ def _end() -> None:
     time.sleep(0.2)
 
 
-def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
+def _join(launch: Launch, device: torch.device, timeout_s: int) -> str:
+    """Join the other ranks.
+
+    Returns:
+        A name for the keys of this training in the store.
+    """
+    global _trainings
     if launch.local_world_size < launch.world_size and "MASTER_ADDR" not in os.environ:
         raise DeviceError(
             f"{launch.launcher} started {launch.world_size} ranks on several hosts, and "
@@ -263,22 +273,28 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     backend = dist.get_default_backend_for_device(device)
     if device.type != "cpu":
         backend = f"cpu:gloo,{device.type}:{backend}"
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    key = (address, port, str(launch.rank), str(launch.world_size))
     try:
         timeout = timedelta(seconds=timeout_s)
-        store, _, _ = next(rendezvous("env://", launch.rank, launch.world_size, timeout=timeout))
-        # torchrun keeps its store when it starts the ranks again. Without a name of their own, the
+        if key not in _stores:
+            found = rendezvous("env://", launch.rank, launch.world_size, timeout=timeout)
+            _stores[key] = next(found)[0]
+        # torchrun keeps its store, too, when it starts the ranks again. Without names of their own,
         # new ones would find the addresses of those that are gone, and wait for them.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        name = f"attempt-{attempt}/training-{_trainings}"
+        _trainings += 1
         dist.init_process_group(
             backend,
-            store=PrefixStore(f"attempt-{attempt}", store),
+            store=PrefixStore(name, _stores[key]),
             rank=launch.rank,
             world_size=launch.world_size,
             timeout=timeout,
         )
     except (RuntimeError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise DeviceError(
-            f"rank {launch.rank} cannot join the others at {where} ({error}). Set MASTER_ADDR and "
-            "MASTER_PORT."
+            f"rank {launch.rank} cannot join the others at {address}:{port} ({error}). Set "
+            "MASTER_ADDR and MASTER_PORT."
         ) from error
+    return name

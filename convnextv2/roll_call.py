@@ -63,19 +63,18 @@ class RollCall:
     Args:
         rank: The number of this rank.
         world_size: The number of ranks.
+        name: A name for the keys in the store, which another training or attempt does not have.
 
     Attributes:
         step: The step of training where this rank is; the caller keeps it up to date.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, rank: int, world_size: int, name: str) -> None:
         self.rank, self.world_size = rank, world_size
         self.step = 0
         self._count = 0
         self._failure: _Failure | None = None
         self._ended = threading.Event()
-        # The store of torchrun outlives a restart, so each attempt has keys of its own.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
@@ -83,7 +82,7 @@ class RollCall:
             wait_for_workers=False,
             timeout=timedelta(seconds=30),
         )
-        self._store = PrefixStore(f"convnextv2/{attempt}", store)
+        self._store = PrefixStore(f"convnextv2/{name}", store)
         self._store.set_timeout(timedelta(seconds=5))
         self._beat()
         self._thread = threading.Thread(target=self._run, name="roll call", daemon=True)

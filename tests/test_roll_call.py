@@ -119,3 +119,22 @@ def test_a_rank_that_hangs_ends_the_job_within_the_stated_time() -> None:
     assert time.monotonic() - began < 60
     code, told = ranks[0]
     assert code == 75 and "rank 1 ended, or does not answer" in told, told
+
+
+TWICE = """
+import time
+import torch
+from convnextv2.distributed import joined
+for _ in range(3):
+    with joined("cpu", timeout_s=20) as (place, _notes):
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))
+        for step in range(20):
+            model(torch.ones(2, 8)).sum().backward()
+        print(place.sum(torch.ones(1)).item(), flush=True)
+    time.sleep(1 - place.rank)  # so that rank 1 looks for the others first
+"""
+
+
+def test_a_process_trains_several_times_with_the_same_other_ranks() -> None:
+    ranks = finish_ranks(start_ranks(2, program=("-c", TWICE)))
+    assert [(code, printed.split()) for code, printed, _ in ranks] == [(0, ["2.0"] * 3)] * 2, ranks
