@@ -9,7 +9,7 @@ import pytest
 import torch
 from dense import detector, picture, save_dense, segmentor
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from server_process import serving
 
 from convnextv2.inference.dense import open_finder, open_pixel_classifier
@@ -191,3 +191,17 @@ def test_objects_are_walked_through_by_keys_and_chosen_in_the_picture(
         position={"x": (x0 + x1) / 400 * box["width"], "y": (y0 + y1) / 300 * box["height"]}
     )
     expect(article.locator('[aria-selected="true"]')).to_have_count(1)
+
+
+def test_a_detector_of_one_class_is_described_in_the_singular(page: Page) -> None:
+    def keep_one(route: Route) -> None:
+        answer = route.fetch()
+        described = answer.json()
+        for version in described["versions"]:
+            version["class_names"] = version["class_names"][:1]
+        route.fulfill(response=answer, json=described)
+
+    page.route("**/v1/models/things", keep_one)
+    page.get_by_label("Model").select_option("things")
+    expect(page.locator("#task")).to_contain_text("finds objects of 1 class,")
+    expect(page.locator("body")).to_contain_text("1 class")

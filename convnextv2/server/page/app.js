@@ -16,6 +16,7 @@ let followers = [];
 
 const address = () => `v1/models/${encodeURIComponent($("model").value)}`;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const classCount = (count, kind = "") => `${count} ${kind}${count === 1 ? "class" : "classes"}`;
 
 function say(text, isError = false) {
   $("status").textContent = text;
@@ -78,7 +79,7 @@ async function showModel() {
     multi_label: `any number of ${names.length} labels,`,
     classifier: `classifier, ${names.length} classes,`,
     segmentation: `gives every pixel one of ${names.length} classes,`,
-    detection: `finds objects of ${names.length} classes,`,
+    detection: `finds objects of ${classCount(names.length)},`,
   };
   $("task").textContent = `${what[info.kind]} ${size}`;
   $("explained").textContent =
@@ -102,7 +103,7 @@ async function showModel() {
     ]);
   if (names.length)
     facts.push([
-      `${names.length} classes`,
+      classCount(names.length),
       names.slice(0, 20).join(", ") + (names.length > 20 ? ", …" : ""),
     ]);
   for (const note of info.notes) {
@@ -360,7 +361,7 @@ function classParts(predictions) {
   const others = info.class_names.length - predictions.length;
   const rest = Math.max(0, 1 - predictions.reduce((sum, { prob }) => sum + prob, 0));
   if (others <= 0) return [bars];
-  const text = `${others} other classes: ${percent(rest)}`;
+  const text = `${classCount(others, "other ")}: ${percent(rest)}`;
   return [bars, element("p", { className: "rest", textContent: text })];
 }
 
