@@ -137,4 +137,5 @@ for _ in range(3):
 
 def test_a_process_trains_several_times_with_the_same_other_ranks() -> None:
     ranks = finish_ranks(start_ranks(2, program=("-c", TWICE)))
-    assert [(code, printed.split()) for code, printed, _ in ranks] == [(0, ["2.0"] * 3)] * 2, ranks
+    found = [(code, printed.splitlines().count("2.0")) for code, printed, _ in ranks]
+    assert found == [(0, 3)] * 2, ranks  # some versions of gloo print lines of their own
