@@ -20,7 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
 MAX_POINTS = 240
 LABEL_HEIGHT, LINE_HEIGHT = 31, 14
 LABEL_LETTERS = 10
-"""The letters for which there is room to the right of the frame. Longer labels have two lines."""
+"""The letters for which there is room to the right of the frame. Longer labels are wrapped."""
 
 Point = tuple[float, float]
 Format = Callable[[float], str]

@@ -1,4 +1,4 @@
-"""What is written at the boxes of objects."""
+"""The text at the boxes of objects names the class only where there are several."""
 
 from convnextv2.evaluation.drawing import tag_of
 
