@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-pytest_plugins = ["artifacts"]
+pytest_plugins = ["artifacts", "browsers"]
 
 # The tests import a million objects, of which none is garbage. Looking through them took a quarter
 # of the time in which tests are collected, and a tenth of that in which they run.

@@ -1,13 +1,12 @@
 """Reports in a real browser: what is shown is whole, and below its own heading."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from convnextv2.evaluation.detection import DetectionEvaluation, Precision
 from convnextv2.evaluation.detection_sections import detection_headline, detection_sections
@@ -19,8 +18,6 @@ from convnextv2.evaluation.segmentation_sections import (
     segmentation_sections,
 )
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 STEPS = [{"kind": "train", "step": i, "epoch": i / 9, "loss": 3 / i} for i in range(1, 19)]
 
 
@@ -69,14 +66,6 @@ def detector() -> str:
         metrics=records(ap=0.11, ap50=0.22, ap75=0.33),
         sections=detection_sections(found, ["cat", "dog"], [], 0.5),
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])

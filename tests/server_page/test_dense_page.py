@@ -1,25 +1,21 @@
 """The page of the server for a segmentor and a detector."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browsers import browsing
 from dense import detector, picture, save_dense, segmentor
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from server_process import serving
 
 from convnextv2.inference.dense import open_finder, open_pixel_classifier
 from convnextv2.weights.opened import open_weights
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore"),  # uvicorn's, of its own parts
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # uvicorn's, of its own parts
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +36,12 @@ def address(root: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
 def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     width, height = request.param
-    page = browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
-    complaints: list[str] = []
-
-    def note(text: str) -> None:
-        if "readback" not in text:  # which the tests alone do
-            complaints.append(text)
-
-    page.on("console", lambda message: note(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(address)
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
-    page.close()
-    assert not complaints
+    with browsing(browser, address, viewport={"width": width, "height": height}) as page:
+        yield page
+        assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
 
 
 def show(page: Page, model: str, said: str, photo: Path) -> Locator:

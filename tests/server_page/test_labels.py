@@ -1,22 +1,18 @@
 """The page of the server for a model that gives an image any number of labels."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsers import browsing
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from server_process import serving
 from trees import CLASSES, network, photograph, save
 
 from convnextv2.inference.predictor import Predictor
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore"),  # uvicorn's, of its own parts
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # uvicorn's, of its own parts
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_labels_above_their_thresholds_are_listed_and_none_is_said(
-    address: str, tmp_path: Path
+    browser: Browser, address: str, tmp_path: Path
 ) -> None:
     Image.fromarray(photograph(1)).save(tmp_path / "photo.png")
     (found,) = Predictor(tmp_path / "some", device="cpu", precision="float32")(
@@ -39,13 +35,7 @@ def test_labels_above_their_thresholds_are_listed_and_none_is_said(
     )
     names = [label["name"] for label in found["labels"]]
     assert sorted(names) == [CLASSES[0], CLASSES[2]]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+    with browsing(browser, address) as page:
         expect(page.locator("#card")).to_contain_text("any number of 4 labels")
         page.locator("#file").set_input_files(tmp_path / "photo.png")
         article = page.get_by_role("region", name="Results").get_by_role("article")
@@ -62,5 +52,3 @@ def test_labels_above_their_thresholds_are_listed_and_none_is_said(
         page.get_by_label("Model").select_option("none")
         expect(page.get_by_text("No label reaches its threshold.")).to_be_visible()
         expect(page.get_by_role("status")).to_have_text("photo.png: no label.")
-        browser.close()
-    assert not complaints

@@ -3,41 +3,29 @@
 import base64
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from browsers import browsing
 from fields import field, save_tiff
 from PIL import Image
-from playwright.sync_api import (
-    Browser,
-    ConsoleMessage,
-    FilePayload,
-    Locator,
-    Page,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from server_process import serving
 from trees import CLASSES, PREPROCESSING, network, save
 
 from convnextv2.cli import main
 
-CHROMIUM = shutil.which("chromium")
 KEY = "open sesame"
 SMALL = (
     "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 "
     "--precision float32 --device cpu --tensorboard False"
 ).split()
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore"),  # exporters warn of themselves
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
 
 
 def draw(path: Path, colour: int, seed: int) -> Path:
@@ -75,37 +63,12 @@ def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     out = tmp_path_factory.mktemp("served")
     data = ["--data_dir", str(photos), *SMALL]
     training = ["--epochs", "4", "--val_every_epochs", "4", "--lr", "0.01", "--scale", "0.7,1"]
-    exporting = [
-        "--format",
-        "onnx",
-        "--images",
-        "6",
-        "--workers",
-        "0",
-        "--batch_size",
-        "4",
-        "--data_dir",
-        str(photos),
-    ]
+    masked = ["--out", str(out / "masked"), "--epochs", "1", "--decoder_dim", "16"]
+    exporting = "--format onnx --images 6 --workers 0 --batch_size 4 --data_dir".split()
+    artifact = ["--out", str(out / "colours-onnx"), *exporting, str(photos)]
     assert main(["train", *data, "--out", str(out / "colours"), *training]) == 0
-    assert (
-        main(
-            [
-                "pretrain",
-                *data,
-                "--out",
-                str(out / "masked"),
-                "--epochs",
-                "1",
-                "--decoder_dim",
-                "16",
-            ]
-        )
-        == 0
-    )
-    assert (
-        main(["export", str(out / "colours"), "--out", str(out / "colours-onnx"), *exporting]) == 0
-    )
+    assert main(["pretrain", *data, *masked]) == 0
+    assert main(["export", str(out / "colours"), *artifact]) == 0
     five = {"channels": 5, "mean": [0.5] * 5, "std": [0.2] * 5, "value_range": [0.0, 4000.0]}
     save(network(in_channels=5), out / "bands", preprocessing=PREPROCESSING | five)
     models = [str(out / name) for name in ("colours", "colours-onnx", "masked", "bands")]
@@ -114,55 +77,12 @@ def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield address
 
 
-@pytest.fixture(
-    scope="module"
-)  # not session: while it is there, no other test could run an event loop of its own
-def browser() -> Iterator[Browser]:
-    arguments = [
-        "--no-sandbox",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-    ]
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield opened
-        opened.close()
-
-
-@contextmanager
-def watched(browser: Browser, address: str, headers: dict[str, str]) -> Iterator[Page]:
-    """A page that must neither ask elsewhere nor complain.
-
-    Args:
-        browser: The browser.
-        address: The address of the server.
-        headers: What its requests have beside their own headers.
-    """
+def watched(
+    browser: Browser, address: str, headers: dict[str, str]
+) -> AbstractContextManager[Page]:
+    """Open the page of the server, whose requests have these headers beside their own ones."""
     permissions = ["clipboard-read", "clipboard-write", "camera"]
-    context = browser.new_context(permissions=permissions, extra_http_headers=headers)
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    asked: list[str] = []
-    complaints: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        refused = (
-            "/v1/" in message.location["url"] and "status of" in message.text
-        )  # the browser's own
-        if message.type in ("error", "warning") and not refused:
-            complaints.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.on(
-        "filechooser", lambda chooser: None
-    )  # kept: one that opens while nobody listens stays open, and blocks the next
-    page.goto(address)
-    yield page
-    context.close()
-    assert not complaints
-    assert not [url for url in asked if not url.startswith((address, f"blob:{address}", "data:"))]
+    return browsing(browser, address, permissions=permissions, extra_http_headers=headers)
 
 
 @pytest.fixture

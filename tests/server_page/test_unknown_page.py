@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browsers import browsing
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from server_process import serving
 from trees import network, photograph, save
 
@@ -16,11 +17,7 @@ from convnextv2 import validate
 from convnextv2.evaluation.unknown import load_unknown, save_unknown
 from convnextv2.inference.predictor import Predictor
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore"),  # uvicorn's, of its own parts
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # uvicorn's, of its own parts
 
 
 @pytest.fixture
@@ -42,18 +39,14 @@ def address(tmp_path: Path, pictures: Path) -> Iterator[str]:
         yield address
 
 
-def test_possible_classes_and_foreign_images_are_named(address: str, tmp_path: Path) -> None:
+def test_possible_classes_and_foreign_images_are_named(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
     Image.fromarray(photograph(1)).save(tmp_path / "photo.png")
     (found,) = Predictor(tmp_path / "known", device="cpu", precision="float32")(
         [tmp_path / "photo.png"]
     )
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+    with browsing(browser, address) as page:
         page.locator("#file").set_input_files(tmp_path / "photo.png")
         article = page.get_by_role("region", name="Results").get_by_role("article")
         names = ", ".join(found["possible"]) or "none of the classes"
@@ -65,5 +58,3 @@ def test_possible_classes_and_foreign_images_are_named(address: str, tmp_path: P
         if folder := os.environ.get("SCREENSHOTS"):
             page.set_viewport_size({"width": 390, "height": 844})
             page.screenshot(path=f"{folder}/unknown-phone.png", full_page=True)
-        browser.close()
-    assert not complaints
