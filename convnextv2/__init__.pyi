@@ -153,13 +153,13 @@ def pretrain(
 ) -> Run:
     """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
-    With `show_images`, the first training images are written as a picture, each beside what its
-    masks leave visible, and nothing is trained.
+    With `show_images`, the first training images are written to a picture, each beside its visible
+    tiles, and nothing is trained.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         show_images: Write the first augmented training images to this PNG file, as the network
-            would get them, and stop before training. No run folder is written.
+            would see them, and stop before training. No run folder is written.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
             that has no checkpoint yet is started, so that one command serves for the first start
@@ -541,15 +541,15 @@ def train(
 ) -> Run:
     """Train or fine-tune a classifier, segmentor or detector, and write a run folder with a report.
 
-    `task` says what is learned. A classifier of images that have several labels each learns to give
-    any number of them.
+    `task` says what is learned. If images have several labels each, a classifier learns to predict
+    any number of labels.
 
-    With `show_images`, the first training images are written as a picture and nothing is trained.
+    With `show_images`, the first training images are written to a picture, and nothing is trained.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         show_images: Write the first augmented training images to this PNG file, as the network
-            would get them, and stop before training. No run folder is written.
+            would see them, and stop before training. No run folder is written.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
             that has no checkpoint yet is started, so that one command serves for the first start
@@ -907,23 +907,23 @@ def validate(
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
     replace parts of that. Every image is counted exactly once, on any number of ranks. The main
     figures of a classifier have 95 % intervals. If the folder of the model cannot be written, the
-    report is written to the current folder. With `coverage`, what `predict` says of unknown
-    images is fitted, stored beside the weights, and tested on images that it was not fitted on.
+    report is written to the current folder. With `coverage`, what `predict` reports about unknown
+    images is fitted, stored beside the weights, and tested on other images.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
-        prior: Frequencies of the classes for which probabilities hold: as training left them
-            (trained), those of the training images (natural), or equal ones, which finds more of
-            the rare classes (balanced). A number tau: subtract tau times the logarithm of the
-            trained frequencies from the logits (1 is balanced).
-        coverage: Share of images for which the right class is to be among those that cannot be
-            excluded, for example 0.9. What predict says of unknown images is fitted on half of the
-            images, unless that was done before, and tested on the others.
+        prior: Class frequencies that the probabilities assume: those that training led to
+            (trained), those of the training images (natural), or equal ones, which find more of the
+            rare classes (balanced). A number tau: subtract tau times the logarithm of the trained
+            frequencies from the logits (1 is balanced).
+        coverage: Share of images for which the possible classes must include the right one, for
+            example 0.9. What predict reports about unknown images is fitted on half of the images,
+            unless that was done before, and tested on the rest.
         tta: Average a classifier's probabilities over several views of each image: the image and
             its mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).
-        answers: File with several right classes for each image, as JSON or CSV. The share of images
-            whose most probable class is one of them is measured too.
+        answers: JSON or CSV file that lists all right classes of each image. The share of images
+            whose most probable class is one of them is then measured too.
         sizes: Also measure a classifier at these image sizes.
         json: Print the answer as JSON, for use by other programs.
         task: What is learned: a class or labels for each image (classification), a class for each
@@ -1058,7 +1058,7 @@ def compare(
     those that `data_dir` names. Pre-training runs are compared by their curves, settings and cost.
 
     Args:
-        runs: Run folders, weights files or artifacts, two or more.
+        runs: Two or more run folders, weights files or artifacts.
         out: Page to write.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in
@@ -1134,27 +1134,27 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Print the most probable classes of images, or their labels, and return them.
 
-    If `out` is given, they are also written to a file, which names the images that could not be
-    read, too. With `json`, one JSON object is printed for each image as soon as it is classified.
-    For a segmentor, the share of every class in the pixels is printed, and `out` is a folder for
-    overlays and maps of class indices. For a detector, the objects are printed, and `out` is a
-    folder for pictures and COCO's JSON.
+    If `out` is given, they are also written to a file, together with the names of the images that
+    could not be read. With `json`, one JSON object is printed for each image as soon as it is
+    classified. For a segmentor, the share of every class in the pixels is printed, and `out` is a
+    folder for overlays and maps of class indices. For a detector, the objects are printed, and
+    `out` is a folder for pictures and COCO's JSON.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them.
-        top_k: Number of classes to show, if an image has one class.
-        threshold: For detectors: the lowest score of the objects that are named and drawn.
-        prior: Frequencies of the classes for which probabilities hold: as training left them
-            (trained), those of the training images (natural), or equal ones, which finds more of
-            the rare classes (balanced). A number tau: subtract tau times the logarithm of the
-            trained frequencies from the logits (1 is balanced).
-        out: Also write the predictions to this file, whose ending decides the format: .csv, .json,
-            or .jsonl for one JSON object a line. For segmentors and detectors, it is a folder for
-            pictures and data.
+        top_k: For classifiers with one class per image: number of classes to show.
+        threshold: For detectors: lowest score of the objects that are reported and drawn.
+        prior: Class frequencies that the probabilities assume: those that training led to
+            (trained), those of the training images (natural), or equal ones, which find more of the
+            rare classes (balanced). A number tau: subtract tau times the logarithm of the trained
+            frequencies from the logits (1 is balanced).
+        out: Also write the predictions to this file, whose extension decides the format: .csv,
+            .json, or .jsonl for one JSON object per line. For segmentors and detectors, it is a
+            folder for pictures and data.
         json: Print one JSON object for each image, for use by other programs.
-        server: Ask the server at this address instead. RUN is then the name of a model on that
-            server.
+        server: Address of a server that predicts instead of this machine. RUN is then the name of a
+            model on that server.
         api_key: API key of the server. If empty, the environment variable CONVNEXTV2_API_KEY is
             used.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
@@ -1174,7 +1174,7 @@ def predict(
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
-        One dictionary for each image. The model decides which form it has.
+        One dictionary for each image. Its form depends on the model.
 
         - Classifier: `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
           If it was fitted with a coverage, also `"possible": [name, ...]`, `"foreign"` and
@@ -1208,15 +1208,15 @@ def embed(
 ) -> Path:
     """Write the embeddings of images: the pooled features after the final norm.
 
-    Images have the order in which they are given, and those in a folder are sorted by path, however
-    many workers read them. An image that cannot be read has no row. It is named on stderr and in a
-    file beside the embeddings, unless `bad_images` is "fail".
+    Rows follow the order in which the images are given, and those in a folder are sorted by path,
+    whatever the number of workers. An image that cannot be read has no row. It is named on stderr
+    and in a file beside the embeddings, unless `bad_images` is "fail".
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them, or one table that lists images.
-        out: File to write, whose ending decides the format: .npy with the paths in a CSV file
-            beside it, .csv, or .parquet.
+        out: File to write, whose extension decides the format: .npy (with the paths in a CSV file
+            beside it), .csv or .parquet.
         normalize: Whether to divide each embedding by its Euclidean norm (l2).
         labels: Where labels come from: nowhere, the name of the folder that an image lies in, or
             the table.
@@ -1339,7 +1339,7 @@ def probe(
 
     Raises:
         RecipeError: No images are named.
-        DataError: There are no labelled images, or no validation images apart from them.
+        DataError: There are no labelled images, or no separate validation images.
     """
 
 def audit(
@@ -1377,15 +1377,16 @@ def audit(
 
     Args:
         data: Folder of images, table, or annotated data of any task, as train takes them.
-        task: What the data are for. auto: detection if there are boxes, segmentation if there are
-            label maps, else classification.
-        in_channels: Number of channels that the network takes. If empty, it is 3, or the number of
-            channels of the first image.
+        task: Task that the data are for. auto: detection if there are boxes, segmentation if there
+            are label maps, else classification.
+        in_channels: Number of channels that the network takes. If empty, it is 3, or that of the
+            first readable image if it is neither RGB nor grey.
         init: Model whose features are used to find wrong labels: a run, weights of any format, or
             an artifact. A quick descriptor of the images themselves is used if this is empty, or if
             it tells the classes apart better.
-        wrong_labels: What the corrected data do with training images whose labels are probably
-            wrong: leave them out (drop), keep them, or change the labels to the suggested ones.
+        wrong_labels: What to do in the corrected data with training images whose labels are
+            probably wrong: drop the images, keep them, or change their labels to the suggested
+            ones.
         out: Folder to write.
         json: Print the answer as JSON, for use by other programs.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
@@ -1479,12 +1480,12 @@ def explain(
             images of the run or of data_dir are explained as a whole.
         out: Page to write.
         target: Class to explain. If empty, the most probable one of each image.
-        against: Class to compare with: the maps then show what speaks for the target and against
-            this class.
-        patch_px: Side of the square that covers a part of the image, as the network sees it. If
-            empty, a seventh of its shorter side.
-        step_px: Distance from one square to the next. If empty, half of its side.
-        pictures: Folder for the maps as PNG files as well. If empty, none.
+        against: Class to compare with. The maps then show what favours the target over this class.
+        patch_px: Side of the square that covers a part of the image, at the size that the network
+            sees. If empty, a seventh of the image's shorter side.
+        step_px: Distance from one square to the next. If empty, half the side of the square.
+        pictures: Folder to also write the maps to, as PNG files. If empty, they are on the page
+            only.
         mistakes: Number of mistakes to show.
         neighbours: Number of training images to show beside each mistake.
         json: Print the answer as JSON, for use by other programs.
@@ -1557,14 +1558,14 @@ def pack_data(
 ) -> Packed:
     """Pack a folder or table of images into tar files in WebDataset's format, with an index.
 
-    The files of the images are packed as they are. A run on the shards is the run on the folder:
-    order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with
-    the next shard when the command is repeated, and writes the same bytes as if it had not been.
+    The files of the images are packed as they are. A run on the shards is the same as a run on the
+    folder: order, classes, splits and pixels are equal. If packing is interrupted, repeat the
+    command: it resumes with the next shard, and writes the same bytes as without the interruption.
 
     Args:
         data: Folder of images, or a table of them.
         shards: Folder to write the tar files to.
-        images_per_shard: Number of images in a tar file; the last one has the rest.
+        images_per_shard: Number of images per tar file. The last one may hold fewer.
         labelled: Pack the classes too. Without them, pretrain can use the shards, and train cannot.
         json: Print the answer as JSON, for use by other programs.
         train_split: Subfolder with the training images.
@@ -1581,7 +1582,7 @@ def pack_data(
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
 
     Returns:
-        How many shards and images there are.
+        The number of shards and images.
 
     Raises:
         DataError: There are no images, or one of them cannot be read.
@@ -1631,35 +1632,35 @@ def export(
     """Write an artifact: the model in another format, with everything that is needed to use it.
 
     The artifact holds the preprocessing, the class names, and a certificate that compares it with
-    the PyTorch model. If an artifact is given in place of a run, it is put into another layout.
+    the PyTorch model. If an artifact is given in place of a run, it is written in another layout.
 
-    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch in
-    the comparison of speeds.
+    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch
+    size in the comparison of speeds.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         format: Format of the artifact.
-        precision: Arithmetic of the artifact. GRN and layer norm keep float32 statistics in every
-            precision.
-        outputs: What the model returns: logits, embedding and explanation map (classifier), the
-            embedding alone (features), or the feature maps of the four stages (backbone).
+        precision: Arithmetic of the artifact. GRN and layer norm compute their statistics in
+            float32 in any case.
+        outputs: What the model returns: logits, embedding and explanation map (classifier), only
+            the embedding (features), or the feature maps of the four stages (backbone).
         input: What the model takes: normalised images, or uint8 pixels. With pixels it returns
             probabilities instead of logits.
         dynamic_size: Accept images of any size that is a multiple of the total stride.
         calibrate: Fit the temperature of the probabilities to the validation images.
-        coverage: Share of images for which the right class is to be among those that cannot be
-            excluded, for example 0.9. What the artifact then says of unknown images is fitted on
-            the validation images.
-        prior: Frequencies of the classes for which probabilities hold: as training left them
-            (trained), those of the training images (natural), or equal ones, which finds more of
-            the rare classes (balanced). A number tau: subtract tau times the logarithm of the
-            trained frequencies from the logits (1 is balanced).
-        images: Measure on at most this many validation images, spread evenly.
+        coverage: Share of images for which the possible classes must include the right one, for
+            example 0.9. What the artifact then reports about unknown images is fitted on the
+            validation images.
+        prior: Class frequencies that the probabilities assume: those that training led to
+            (trained), those of the training images (natural), or equal ones, which find more of the
+            rare classes (balanced). A number tau: subtract tau times the logarithm of the trained
+            frequencies from the logits (1 is balanced).
+        images: Measure on at most this many validation images, evenly spaced in their order.
         seconds: Minimum time for the comparison of speeds.
-        out: Folder to write. If empty, it is artifacts/FORMAT-PRECISION in the run.
+        out: Folder to write. If empty, artifacts/FORMAT-PRECISION in the run.
         layout: Write a plain folder, or a model repository for Triton or OpenVINO Model Server
             (ovms) in `out`.
-        name: Name of the model in a model repository. If empty, it is the name of the run.
+        name: Name of the model in a model repository. If empty, the name of the run.
         overwrite: Replace an artifact that already exists.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in
@@ -1759,12 +1760,12 @@ def serve(
         port: Port to listen on. 0 chooses a free port.
         api_key: API key that clients must send. If empty, the environment variable
             CONVNEXTV2_API_KEY is used.
-        api_key_file: File with further API keys, one on each line. SIGHUP makes the server read it
+        api_key_file: File with further API keys, one per line. SIGHUP makes the server read it
             again.
         cors_origins: Origins whose web pages may call the server, separated by commas.
         access_log: Which requests to log: failed ones, all, all as JSON (json), or none (off).
         ssl_certfile: Certificate for HTTPS, in PEM format. SIGHUP makes the server read it again.
-        ssl_keyfile: Private key of the certificate, not encrypted.
+        ssl_keyfile: Unencrypted private key of the certificate.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
@@ -1795,11 +1796,12 @@ def convert(
     Args:
         weights: Run folder, weights file, folder from the Hub, or OWNER/NAME on the Hugging Face
             Hub.
-        to: Format to write. Names that end in -v1 mean a ConvNeXt of the first version, which needs
-            a GRN that is still zero.
+        to: Format to write. Names that end in -v1 stand for the first version of ConvNeXt, which
+            has no GRN: its weights must still be zero.
         out: File to write if the path has a suffix; otherwise a folder for the Hub.
         ema: Convert the averaged weights of a training checkpoint.
-        allow_drift: Also write weights that the target library would compute slightly differently.
+        allow_drift: Also write weights with which the target library would compute slightly
+            different outputs.
         json: Print the answer as JSON, for use by other programs.
 
     Returns:
@@ -1811,10 +1813,10 @@ def inspect(
     *,
     json: bool = False,
 ) -> Weights:
-    """Print a description of weights of any known format.
+    """Print a description of weights in any known format.
 
-    The lines name the file, its size, the network, the preprocessing of images, further content and
-    the licence.
+    The lines describe the file, the network, the preprocessing of images, further content and the
+    licence.
 
     Args:
         weights: Run folder, checkpoint, weights file or artifact.
@@ -1845,8 +1847,8 @@ def infer(
 
     Args:
         image_path: Image to classify.
-        ckpt_path: Weights of any known format, or a run folder.
-        model: Name of the model. It is only compared with what the weights say.
+        ckpt_path: Weights in any known format, or a run folder.
+        model: Name of the model. It is only checked against the weights.
         top_k: Number of classes to show.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
@@ -1884,13 +1886,13 @@ def reconstruct(
     """Write a picture with reconstructions of images.
 
     For each image, it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back. The suffix of the picture's name decides its format.
+    visible tiles pasted back. The extension of the picture's file name decides its format.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them.
         out: Image file to write.
-        count: Show at most this many images, spread evenly.
+        count: Show at most this many images, evenly spaced in their order.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in
             the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
@@ -1919,13 +1921,13 @@ def replay(
 ) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
-    The images are those that the network got, cropped and augmented. Images are not mixed, and
-    new masks are drawn for each image. A step that failed only because of its mixture may
+    The images are those that the network saw, cropped and augmented. They are not mixed, and new
+    masks are drawn for each. A step that failed only because of mixed images or of its masks may
     therefore be finite here.
 
     Args:
         run: Run folder.
-        step: Step to show. If empty, it is the last one that was kept.
+        step: Step to show. If empty, the last one that was kept.
         json: Print the answer as JSON, for use by other programs.
 
     Returns:
@@ -1957,10 +1959,10 @@ def statistics(
 
     Args:
         data: Folder of images, or a table. Labels are not needed.
-        in_channels: Number of channels that the network takes. If empty, it is 3, or the number of
-            channels of the first image.
-        max_images: Measure at most this many images, chosen at random but always in the same way.
-            If empty, all are measured.
+        in_channels: Number of channels that the network takes. If empty, it is 3, or that of the
+            first readable image if it is neither RGB nor grey.
+        max_images: Measure at most this many images, drawn at random from `seed`. If empty, all are
+            measured.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in
             the run.
@@ -2176,22 +2178,22 @@ def plan(
     probe_every_epochs: int | None = None,
     probe_dir: str | Path = "",
 ) -> dict[str, Any]:
-    """Run the first steps of a recipe, and say what the whole run would cost.
+    """Run the first steps of a recipe, and predict what the whole run would cost.
 
     The steps run in a process of their own, in a temporary folder. The first step does not count,
     because it may compile. The memory is that of the host. If the pace of one device is given,
-    nothing is run. With `ranks`, the time on a cluster follows from the pace and the speed of its
-    links, see `training.cluster`.
+    nothing is run. With `ranks`, the time on a cluster is computed from the pace and the speed of
+    its links; see `training.cluster`.
 
     Args:
-        verb: train or pretrain. If empty, it is the verb that the recipe is for.
+        verb: train or pretrain. If empty, the verb that the recipe is for.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         probe_seconds: How long to measure.
         images_per_second: Training throughput of one device, if you know it. Nothing is measured
             then.
         ranks: Also plan for this many devices, each with the throughput of one; see link_gbit.
         link_gbit: With ranks: bandwidth of the slowest link between two devices, in each direction
-            at the same time.
+            (full duplex).
         json: Print the answer as JSON, for use by other programs.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
@@ -2572,7 +2574,7 @@ def benchmark(
 
     Args:
         works: What to measure: pretrain, train, inference, loader. If none is given, all are
-            measured, loader only if there is a data_dir.
+            measured, but loader only if data_dir or dataset is given.
         models: Model sizes, separated by commas.
         backends: Inference engines, separated by commas: eager, compiled, aoti, onnxruntime,
             openvino. installed: all that are available here.
@@ -2690,9 +2692,9 @@ def models(
 ) -> list[dict[str, Any]]:
     """Print the sizes that match a pattern, with depths, widths, parameters and multiply-adds.
 
-    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass. They are
-    counted on the network itself, on the meta device. With `weights`, public weights are listed in
-    place of sizes; their accuracies are those that were published.
+    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass, counted
+    by running the network on the meta device. With `weights`, public weights are listed in place of
+    sizes; their accuracies are those that were published.
 
     Args:
         pattern: List only the sizes that match this pattern, such as '*tiny'.
@@ -2713,7 +2715,7 @@ def recipes(
     """Print the recipes that come with the package, each with its first line.
 
     Args:
-        copy: Copy this recipe into the working folder so that you can change it.
+        copy: Copy this recipe to the working folder, so that you can change it.
         schema: Print the JSON schema of recipes, which editors use to complete and check them.
         json: Print the answer as JSON, for use by other programs.
 
@@ -2733,7 +2735,7 @@ def demo(
     """Run pre-training, fine-tuning, validation and prediction on the bundled images.
 
     Args:
-        quick: Finish in about a minute, with a poor accuracy.
+        quick: Finish in about a minute, with poor accuracy.
         out: Folder to write. An earlier demo in it is replaced.
 
     Returns:
@@ -2762,21 +2764,22 @@ def push(
 
     The repository has the weights and their configuration for transformers or timm, a card with the
     licence and the figures, and ONNX files for transformers.js. A push that was interrupted can be
-    repeated. HF_ENDPOINT and HF_TOKEN count as they do for huggingface_hub.
+    repeated. HF_ENDPOINT and HF_TOKEN work as they do for huggingface_hub.
 
     Args:
         run: Run folder, checkpoint or weights file.
-        repository: Repository, which is made if it does not exist.
+        repository: Repository, which is created if it does not exist.
         to: Library that reads the weights. transformers.js reads those for transformers.
-        onnx: Whether to add ONNX files for transformers.js. auto: if the packages for it are
+        onnx: Whether to add ONNX files for transformers.js. auto: if the required packages are
             installed.
         public: Make a new repository public. Otherwise it is private.
-        revision: Branch to push to, which is made if it does not exist. If empty, main.
-        license: Licence on the card, such as apache-2.0. If empty, it is that of the weights that
+        revision: Branch to push to, which is created if it does not exist. If empty, main.
+        license: Licence on the card, such as apache-2.0. If empty, that of the weights that
             training started from.
         about: What the model is for, as Markdown for the card.
-        allow_drift: Also push weights that the library would compute slightly differently.
-        out: Keep the folder that is pushed here.
+        allow_drift: Also push weights with which the library would compute slightly different
+            outputs.
+        out: Folder to keep a copy of the pushed files in.
         dry_run: Write the folder to `out` and upload nothing.
         json: Print the answer as JSON, for use by other programs.
 

@@ -107,7 +107,7 @@ def audit(options: AuditOptions) -> AuditReport:
 
 
 def _check_out(out: Path, data: Path) -> None:
-    """Check that nothing of anyone else is written over, and that later audits do not see it."""
+    """Check that `out` overwrites nothing but an audit, and that later audits do not read it."""
     check_unread(out, [data])
     if out.is_file():
         raise RecipeError(f"out = {out}: is a file. Give a folder.")
@@ -119,7 +119,7 @@ def _check_out(out: Path, data: Path) -> None:
 
 
 def _claim(out: Path) -> None:
-    """Mark a new folder as that of an audit, so that one which is interrupted can be repeated."""
+    """Mark a new folder as the output of an audit, so that an interrupted audit can be repeated."""
     if not (out / "audit.json").exists():
         write_json(out / "audit.json", {"out": str(out), "finished": False})
 
@@ -133,7 +133,7 @@ def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:
 
 
 def _sorted(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort findings by their kinds, those of one kind by their scores, the highest first."""
+    """Sort findings by kind, and those of the same kind by score, the highest first."""
     order = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: (order[finding.kind], -(finding.score or 0)))
 

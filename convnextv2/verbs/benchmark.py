@@ -38,7 +38,7 @@ from convnextv2.verbs.options.measuring import BenchmarkOptions
 _BATCH = BenchmarkOptions.knobs["batch_size"]
 WORKS = ("pretrain", "train", "inference", "loader")
 _END_S = 10.0
-"""The seconds that a process may take to end after it has sent its figures."""
+"""How long a process may take to end after it has sent its figures, in seconds."""
 
 
 @takes(BenchmarkOptions)
@@ -84,16 +84,16 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
             if work != "loader"
             for engine in (engines if work == "inference" else [""])
         ]
-        rows += [_apart(work, name, engine, recipe, limit_s) for work, engine in cases]
+        rows += [_measure_apart(work, name, engine, recipe, limit_s) for work, engine in cases]
     if "loader" in works:
-        rows.append(_apart("loader", "", "", recipe, limit_s))
+        rows.append(_measure_apart("loader", "", "", recipe, limit_s))
     _show(rows)
     answer(rows)
     return rows
 
 
 def _chosen(option: str, values: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """Check the values of an option that takes several of a few words, and remove duplicates.
+    """Check the values of an option that takes several of the allowed words, and remove duplicates.
 
     Raises:
         RecipeError: A value is none of the allowed words.
@@ -104,8 +104,10 @@ def _chosen(option: str, values: Sequence[str], allowed: Sequence[str]) -> list[
     return list(dict.fromkeys(values))
 
 
-def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
-    """Measure one row in a fresh process. If the engine fails, the row has a "failure" instead."""
+def _measure_apart(
+    work: str, model: str, engine: str, recipe: Recipe, limit_s: float
+) -> dict[str, Any]:
+    """Measure one row in a new process. If that fails, the row has a "failure" instead."""
     row: dict[str, Any] = {
         "work": work,
         "model": model.removeprefix("convnextv2_"),
@@ -134,7 +136,7 @@ def _send(
 ) -> None:
     """Measure one row in this new process, and send the figures or the failure."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
     try:
         found = measure(work, model, engine, recipe, limit_s)
     except ConvNeXtV2Error as error:

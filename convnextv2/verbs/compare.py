@@ -1,4 +1,4 @@
-"""Compare runs with each other, or weights that belong to none."""
+"""Compare runs with each other, or weights that belong to no run."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _compare_classifiers(
     """Measure the models on the same images.
 
     Returns:
-        The models, the names of the classes, and images that models answer differently.
+        The models, the names of the classes, and the images that the models classify differently.
     """
     first = with_own_images(given, candidates[0].opened.path)
     images = {name: getattr(first, name) for name in LABELLED_IMAGES}
@@ -158,7 +158,7 @@ def _measure(
 
 
 def _cost(run: Run | None, measured: Measured | None) -> dict[str, str]:
-    """Say what a model takes, ready to print."""
+    """Return the size of a model and the cost of its training by name, ready to print."""
     records = run.metrics() if run else []
     epochs = [record for record in records if record["kind"] == "epoch"]
     paces = [r["images_per_second"] for r in records if r.get("images_per_second")]

@@ -28,13 +28,13 @@ def detect(
     Args:
         opened: The weights or the artifact of a detector.
         options: The options of the verb.
-        recipe: Its device, precision, workers, bad_images and max_image_pixels count.
-        on_bad: Called with name and reason for each image that is left out.
+        recipe: Its device, precision, workers, bad_images, max_image_pixels and kernels are used.
+        on_bad: Called with the name of each image that is left out, and the reason.
 
     Yields:
         `{"image": name, "width": px, "height": px, "objects": [{"class": name, "score": score,
         "box": [x0, y0, x1, y1], "mask": run-length code}, ...]}`, the best object first. Masks are
-        there if the detector finds them.
+        included if the detector finds them.
 
     Raises:
         DataError: An image cannot be read, and `bad_images` is "fail".

@@ -46,9 +46,9 @@ class _Images:
 def embed(options: EmbedOptions) -> Path:
     """Write the embeddings of images: the pooled features after the final norm.
 
-    Images have the order in which they are given, and those in a folder are sorted by path, however
-    many workers read them. An image that cannot be read has no row. It is named on stderr and in a
-    file beside the embeddings, unless `bad_images` is "fail".
+    Rows follow the order in which the images are given, and those in a folder are sorted by path,
+    whatever the number of workers. An image that cannot be read has no row. It is named on stderr
+    and in a file beside the embeddings, unless `bad_images` is "fail".
 
     Returns:
         The file with the embeddings.
@@ -96,8 +96,8 @@ def _find(options: EmbedOptions, recipe: Recipe) -> _Images:
     if tables:
         if len(given) > 1:
             raise RecipeError(
-                f"images = {tables[0]}: is a table, which must stand alone. Give one table, or "
-                "images and folders."
+                f"images = {tables[0]}: is a table, which cannot be combined with other paths. "
+                "Give one table, or images and folders."
             )
         return _from_table(tables[0], options.labels, recipe)
     if options.labels == "table":
@@ -112,7 +112,9 @@ def _find(options: EmbedOptions, recipe: Recipe) -> _Images:
 
 def _from_table(path: Path, labels: str, recipe: Recipe) -> _Images:
     if labels == "folder":
-        raise RecipeError(f"labels = folder: {path} is a table. Use labels table for its own.")
+        raise RecipeError(
+            f"labels = folder: {path} is a table. Use labels table for the labels in it."
+        )
     table = read_table(
         path,
         columns=read_columns(recipe.columns),
@@ -127,7 +129,7 @@ def _from_table(path: Path, labels: str, recipe: Recipe) -> _Images:
 def _write(
     out: Path, options: EmbedOptions, recipe: Recipe, embedder: Embedder, images: _Images
 ) -> tuple[EmbeddingFile, list[tuple[str, str]]]:
-    """Compute the embeddings and write them, up to the moment at which the files appear.
+    """Compute the embeddings and write them to files that only appear once `close` is called.
 
     Returns:
         The files, and path and reason of each image that has no row.
@@ -173,7 +175,7 @@ def _write(
 
 
 def _normalised(embeddings: NDArray[np.float32], how: str) -> NDArray[np.float32]:
-    """Divide each row by its Euclidean norm if that is asked for. A row of zeros stays."""
+    """Divide each row by its Euclidean norm if that is asked for. A row of zeros stays zero."""
     if how == "none":
         return embeddings
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)

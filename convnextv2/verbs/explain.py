@@ -47,8 +47,8 @@ def explain(options: ExplainOptions) -> Path:
     opened = open_run_weights(find_weights(options.run))
     if opened.description.kind in DENSE_KINDS:
         raise CheckpointError(
-            f"{opened.path}: is {opened.description.noun}, whose answer already says where it sees "
-            "what. Give a classifier or a pre-training run."
+            f"{opened.path}: is {opened.description.noun}, whose output already shows where it "
+            "sees what. Give a classifier or a pre-training run."
         )
     for line in (*notes, *opened.lines()):
         say(line)

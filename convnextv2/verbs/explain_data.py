@@ -47,7 +47,7 @@ MAX_EMBEDDINGS = 10_000
 """The largest number of training images, and of validation images, that are embedded."""
 MAX_THUMBNAILS = 400
 VOTES = 3
-"""Classes whose probabilities are shown."""
+"""The number of classes whose probabilities are shown."""
 
 
 class Explained(NamedTuple):
@@ -55,7 +55,7 @@ class Explained(NamedTuple):
 
     Attributes:
         sections: The sections.
-        answer: The answer in JSON, beside the page and the weights.
+        answer: The JSON answer, without the page and the weights.
         summary: Headline figures.
     """
 
@@ -73,7 +73,7 @@ class _Seen:
         targets: The class of each, -1 without labels.
         embeddings: (N, D).
         probs: (N, K); (N, 0) without a classifier.
-        thumbnails: Small pictures by row, of at most `MAX_THUMBNAILS`.
+        thumbnails: Small pictures by row, at most about `MAX_THUMBNAILS`.
     """
 
     indices: NDArray[np.int64]
@@ -103,12 +103,12 @@ class _Model:
 
 
 def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Explained:
-    """Make the map of embeddings and, for a classifier, the mistakes.
+    """Make the map of embeddings and, for a classifier, the section of mistakes.
 
     Args:
         opened: The weights of a classifier or an encoder.
         options: The options of the verb.
-        given: The recipe of its knobs.
+        given: The recipe with the knobs of the verb.
 
     Raises:
         RecipeError: An option is for single images, or no images are named.
@@ -117,7 +117,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
     for name, value in (("target", options.target), ("against", options.against)):
         if value:
             raise RecipeError(
-                f"{name} = {value}: is for single images. Name some, or leave it out."
+                f"{name} = {value}: is for single images. Name some, or leave this option out."
             )
     if opened.description.kind == "multi_label":
         raise RecipeError(
@@ -213,7 +213,7 @@ def _rows_of(data_names: Sequence[str], names: Sequence[str], opened: Weights) -
     if list(data_names) == list(names):
         return list(range(len(names)))
     if not opened.description.class_names and len(data_names) == len(names):
-        say("The weights name no classes: those of the data are taken in their order.")
+        say("The weights name no classes, so those of the data are used in their order.")
         return list(range(len(names)))
     place = {name: row for row, name in enumerate(names)}
     if unknown := [name for name in data_names if name not in place]:
@@ -259,7 +259,7 @@ def _small(pixels: Tensor) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Known:
-    """The training images, among which the nearest are looked for.
+    """The training images, among which the nearest ones are searched.
 
     Attributes:
         source: The images.
@@ -348,7 +348,7 @@ def _prepared(transform: EvalTransform, source: Source, index: int) -> Tensor | 
     how = transform.preprocessing
     try:
         return transform(source.pixels(index, how.channels, how.value_range))
-    except DataError as error:  # damaged or deleted since it was read first
+    except DataError as error:  # damaged or deleted since the first read
         say(f"An example is left out of the page: {error}")
         return None
 
@@ -372,7 +372,7 @@ def nearest(
     Args:
         embeddings: (N, D).
         query: (D,).
-        count: How many; all if there are fewer.
+        count: How many to find; all if there are fewer.
 
     Returns:
         Their rows and similarities, the nearest first.

@@ -68,7 +68,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     Args:
         opened: The weights of a classifier.
         options: The options of the verb.
-        given: The recipe of its knobs.
+        given: The recipe with the knobs of the verb.
 
     Raises:
         CheckpointError: The weights have no classifier.
@@ -119,7 +119,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
 def _set_up(
     opened: Weights, options: ExplainOptions, batch_size: int, side: int, device: torch.device
 ) -> _SetUp:
-    """Settle the question about images whose shorter side is `side` px."""
+    """Prepare the question for images whose shorter side is `side` px."""
     model = restore(opened)
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
@@ -220,5 +220,5 @@ def _explain(
 
 
 def _strongest(values: Tensor) -> float:
-    """Return the value of largest absolute size."""
+    """Return the value with the largest magnitude."""
     return float(values.flatten()[values.abs().argmax()])

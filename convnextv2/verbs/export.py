@@ -51,10 +51,10 @@ def export(options: ExportOptions) -> Path:
     """Write an artifact: the model in another format, with everything that is needed to use it.
 
     The artifact holds the preprocessing, the class names, and a certificate that compares it with
-    the PyTorch model. If an artifact is given in place of a run, it is put into another layout.
+    the PyTorch model. If an artifact is given in place of a run, it is written in another layout.
 
-    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch in
-    the comparison of speeds.
+    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch
+    size in the comparison of speeds.
 
     Returns:
         The artifact's folder.
@@ -198,7 +198,7 @@ def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description
     )
     if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
         print(
-            f"{temperature:g} is the end of the range that is searched, so the probabilities stay "
+            f"{temperature:g} is the end of the searched range, so the probabilities stay "
             "badly calibrated. Train the model for longer, or give more images."
         )
     return temperature
@@ -210,7 +210,7 @@ def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
     If the model is not a classifier, its encoder is exported.
     """
     model, description = restore(opened), opened.description
-    how = opened.preprocessing.to_json()  # or an error, if the weights do not say
+    how = opened.preprocessing.to_json()  # raises an error if the weights do not state it
     if prior != "trained" and description.kind != "classifier":
         raise RecipeError(f"prior = {prior}: {opened.path} is not a classifier. Leave prior out.")
     if not isinstance(model, ConvNeXtV2):
@@ -240,7 +240,7 @@ def _is_of_hub(weights: Path) -> bool:
 def _name_of(weights: Path) -> str:
     """Return the name of the weights: that of the repository on the Hub, else that of the file.
 
-    The Hub's folders are called after commits.
+    The folders in the Hub's cache are named after commits.
     """
     repository = repository_of(weights) or repository_of(weights.parent)
     return repository.rpartition("/")[2] if repository else weights.stem
@@ -274,7 +274,7 @@ def _evidence(
 ) -> Evidence:
     """Read the images to measure on: the recipe's validation images, else the bundled ones.
 
-    Their classes come along if the model knows them.
+    They are labelled if the model knows their classes.
     """
     source, origin = _images(weights, description, recipe)
     source = source.spread(most)
@@ -289,7 +289,7 @@ def _evidence(
     )
     batches = list(loader)
     if not batches:
-        raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
+        raise DataError(f"{origin}: none of these images can be read. Give others with data_dir.")
     if loader.skipped:
         print(left_out_line(loader.skipped))
     targets = (

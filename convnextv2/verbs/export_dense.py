@@ -37,7 +37,7 @@ from convnextv2.weights.restore import restore
 
 
 def check_dense(options: ExportOptions, kind: str) -> None:
-    """Check that an artifact of this kind can be what is asked for.
+    """Check that the options suit an artifact of this kind.
 
     Args:
         options: The options of the verb.
@@ -66,8 +66,8 @@ def check_dense(options: ExportOptions, kind: str) -> None:
         )
     if options.precision == "int8":
         raise DeviceError(
-            f"precision = int8: such an artifact is judged by the classes of whole images, and a "
-            f"{noun} gives none. Use float32."
+            "precision = int8: such an artifact is checked by the classes of whole images, which a "
+            f"{noun} does not predict. Use float32."
         )
     if kind == "detection" and options.layout != "folder":
         raise ArtifactError(
@@ -199,7 +199,7 @@ def _found(opened: Weights, recipe: Recipe) -> tuple[Source, str]:
         why = error
     try:
         source = find_sources(recipe, labelled=False)[0]
-    except DataError:  # the folder is one of annotated images, which have another mistake
+    except DataError:  # these are annotated images, and the first error says what is wrong
         raise why from None
     figure = "mIoU" if description.kind == "segmentation" else "AP"
     print(f"No annotated validation images ({why}): {figure} is not measured.")

@@ -31,7 +31,7 @@ raise SystemExit(main())
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """Holds what the first steps of a run leave behind.
+    """What the first steps of a run leave behind.
 
     Attributes:
         records: The training records, one for each step.
@@ -61,10 +61,10 @@ def run_first_steps(
     Args:
         verb: train or pretrain.
         config: The YAML recipe of the run.
-        knobs: The knobs that are given beside it.
+        knobs: The knobs that are given in addition.
         out: The run folder.
-        seconds: How long the steps after the first take. It may be four times as long until there
-            are more than 2 + `prefetched` steps.
+        seconds: How long to measure after the first step. It takes up to four times as long if
+            there are no more than 2 + `prefetched` steps by then.
         prefetched: Batches that the workers had ready at the end of the first step.
 
     Raises:
@@ -88,7 +88,7 @@ def run_first_steps(
         told = errors.read_text(errors="replace").strip()
         _, mark, message = f"\n{told}".rpartition("\nconvnextv2: error: ")
         if mark and process.returncode == ConvNeXtV2Error.exit_code:
-            raise ConvNeXtV2Error(message)  # a mistake in what was given, such as a missing folder
+            raise ConvNeXtV2Error(message)  # a mistake of the user, such as a missing folder
         last = message.split("\n")[-1]
         raise ConvNeXtV2Error(
             f"the probe of {verb} took no step that could be measured: "
@@ -99,13 +99,13 @@ def run_first_steps(
 
 
 def end_with_plan() -> None:
-    """End this process, which `run_first_steps` has started, with the one that did so."""
+    """Make this process end when the process that called `run_first_steps` ends."""
     folder = sys.argv.pop(1)  # the rest is the command line of the run
     end_with_stdin(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float, prefetched: int) -> int:
-    """Stop a run after some steps, see `run_first_steps`; return its peak memory in bytes."""
+    """Stop a run after some steps (see `run_first_steps`), and return its peak memory in bytes."""
     started = first = time.monotonic()
     peak = 0
     while process.poll() is None:
@@ -146,7 +146,7 @@ def _command(
 
 
 def _text(value: Any) -> str:
-    """Write the value of a knob as the command line takes it."""
+    """Format the value of a knob for the command line."""
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(str, value))}]"
     return os.fspath(value) if isinstance(value, Path) else str(value)
@@ -165,7 +165,7 @@ def _records(out: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Pace:
-    """Holds the pace of a run.
+    """The pace of a run.
 
     Attributes:
         measured: The number of steps that were measured.

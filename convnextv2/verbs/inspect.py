@@ -19,10 +19,10 @@ from convnextv2.weights.opened import OURS, Weights, open_weights
 
 @takes(InspectOptions)
 def inspect(options: InspectOptions) -> Weights:
-    """Print a description of weights of any known format.
+    """Print a description of weights in any known format.
 
-    The lines name the file, its size, the network, the preprocessing of images, further content and
-    the licence.
+    The lines describe the file, the network, the preprocessing of images, further content and the
+    licence.
 
     Returns:
         The opened weights.
@@ -37,7 +37,7 @@ def inspect(options: InspectOptions) -> Weights:
 
 def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     """Describe weights in rows of a name and a value."""
-    licence = opened.origin.notice or "nothing known; ask whoever made them"
+    licence = opened.origin.notice or "unknown; ask whoever made them"
     return [
         *_network_rows(path, opened),
         *_image_rows(opened.description),
@@ -124,7 +124,7 @@ def _state_rows(opened: Weights) -> list[tuple[str, str]]:
         rows.append(
             (
                 "balance",
-                f"{min(counts):,} to {max(counts):,} training images of a class; done about it: "
+                f"{min(counts):,} to {max(counts):,} training images of a class; countermeasure: "
                 f"{done}. {meaning(balance)}",
             )
         )

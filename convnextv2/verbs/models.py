@@ -21,9 +21,9 @@ from convnextv2.weights.catalog import CATALOG
 def models(options: ModelsOptions) -> list[dict[str, Any]]:
     """Print the sizes that match a pattern, with depths, widths, parameters and multiply-adds.
 
-    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass. They are
-    counted on the network itself, on the meta device. With `weights`, public weights are listed in
-    place of sizes; their accuracies are those that were published.
+    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass, counted
+    by running the network on the meta device. With `weights`, public weights are listed in place of
+    sizes; their accuracies are those that were published.
 
     Returns:
         The same figures as a list, one dictionary for each size or for each weights file.

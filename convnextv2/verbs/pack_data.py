@@ -23,12 +23,12 @@ _TOLD_EVERY_S = 30.0
 def pack_data(options: PackDataOptions) -> Packed:
     """Pack a folder or table of images into tar files in WebDataset's format, with an index.
 
-    The files of the images are packed as they are. A run on the shards is the run on the folder:
-    order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with
-    the next shard when the command is repeated, and writes the same bytes as if it had not been.
+    The files of the images are packed as they are. A run on the shards is the same as a run on the
+    folder: order, classes, splits and pixels are equal. If packing is interrupted, repeat the
+    command: it resumes with the next shard, and writes the same bytes as without the interruption.
 
     Returns:
-        How many shards and images there are.
+        The number of shards and images.
 
     Raises:
         DataError: There are no images, or one of them cannot be read.
@@ -48,7 +48,7 @@ def pack_data(options: PackDataOptions) -> Packed:
         say(line)
     if training.is_multi_label:
         raise DataError(
-            f"{options.data}: images have several labels each, which .cls files cannot say. Set "
+            f"{options.data}: images have several labels each, which .cls files cannot hold. Set "
             "labelled = False to pack the images alone."
         )
     with locked(out, option="shards") as note:
@@ -58,7 +58,7 @@ def pack_data(options: PackDataOptions) -> Packed:
         packed = pack(splits, out, options.images_per_shard, _Progress())
     say(
         f"{out}: {counted(packed.shards, 'shard(s)')} with {counted(packed.images, 'image(s)')}, "
-        f"{packed.size / 1e6:,.1f} MB; {packed.kept:,} of them were there already."
+        f"{packed.size / 1e6:,.1f} MB; {packed.kept:,} of them already existed."
     )
     say(f"Use them with --data_dir {out}.")
     answer({"path": str(out), **packed._asdict()})
@@ -68,7 +68,7 @@ def pack_data(options: PackDataOptions) -> Packed:
 def _splits(
     training: Source, validation: Source | None, recipe: Recipe, labelled: bool
 ) -> dict[str, Source]:
-    """Name the shards. Without splits, no name says train, so that images can be held out."""
+    """Choose the names of the splits. "train" would keep training from holding images out."""
     if validation:
         return {"train": training, "val": validation}
     asked = with_inferred(recipe, {"val_while_train": True})
@@ -77,7 +77,7 @@ def _splits(
 
 
 class _Progress:
-    """Says now and then how far packing is."""
+    """Prints the progress of packing from time to time."""
 
     def __init__(self) -> None:
         self._told = time.monotonic()

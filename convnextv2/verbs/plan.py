@@ -37,7 +37,7 @@ class _Training:
 
     Attributes:
         verb: train or pretrain.
-        recipe: The recipe, with what the run finds out for itself.
+        recipe: The recipe, with the values that the run determines itself.
         source: The training images.
         batches: Batches in an epoch.
     """
@@ -61,12 +61,12 @@ class _Training:
 
 @takes(PlanOptions)
 def plan(options: PlanOptions) -> dict[str, Any]:
-    """Run the first steps of a recipe, and say what the whole run would cost.
+    """Run the first steps of a recipe, and predict what the whole run would cost.
 
     The steps run in a process of their own, in a temporary folder. The first step does not count,
     because it may compile. The memory is that of the host. If the pace of one device is given,
-    nothing is run. With `ranks`, the time on a cluster follows from the pace and the speed of its
-    links, see `training.cluster`.
+    nothing is run. With `ranks`, the time on a cluster is computed from the pace and the speed of
+    its links; see `training.cluster`.
 
     Returns:
         Images per second, and the memory, time and disk space of the whole run.
@@ -123,7 +123,7 @@ def _measure(
     """Run the first steps of a recipe.
 
     Returns:
-        What they left behind, and the recipe with what the run found out for itself.
+        What they left behind, and the recipe with the values that the run determined itself.
     """
     with system_scratch("plan") as folder:
         out = folder / "run"
@@ -141,7 +141,7 @@ def _measure(
 
 
 def _report_measured(training: _Training, measured: Pace, first: FirstSteps) -> dict[str, Any]:
-    """Compute and print what the first steps say of pace, memory and disk space."""
+    """Compute and print the pace, memory and disk space that follow from the first steps."""
     recipe = training.recipe
     kept = (
         recipe.keep_checkpoints
@@ -252,8 +252,8 @@ def _on_cluster(
     print(
         f"The whole recipe there: {recipe.epochs} epochs, {steps} steps, "
         f"{_duration(figures['least_hours'])} to {_duration(figures['most_hours'])}. "
-        f"{least_share:.0%} to {most_share:.0%} of it waits for communication: the former if what "
-        "can run beside the computation does."
+        f"{least_share:.0%} to {most_share:.0%} of that is spent waiting for communication; the "
+        "lower figures hold if it overlaps the computation as far as possible."
     )
     return figures
 

@@ -42,14 +42,14 @@ from convnextv2.weights.opened import Weights
 def predict(options: PredictOptions) -> list[dict[str, Any]]:
     """Print the most probable classes of images, or their labels, and return them.
 
-    If `out` is given, they are also written to a file, which names the images that could not be
-    read, too. With `json`, one JSON object is printed for each image as soon as it is classified.
-    For a segmentor, the share of every class in the pixels is printed, and `out` is a folder for
-    overlays and maps of class indices. For a detector, the objects are printed, and `out` is a
-    folder for pictures and COCO's JSON.
+    If `out` is given, they are also written to a file, together with the names of the images that
+    could not be read. With `json`, one JSON object is printed for each image as soon as it is
+    classified. For a segmentor, the share of every class in the pixels is printed, and `out` is a
+    folder for overlays and maps of class indices. For a detector, the objects are printed, and
+    `out` is a folder for pictures and COCO's JSON.
 
     Returns:
-        One dictionary for each image. The model decides which form it has.
+        One dictionary for each image. Its form depends on the model.
 
         - Classifier: `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
           If it was fitted with a coverage, also `"possible": [name, ...]`, `"foreign"` and
@@ -137,11 +137,12 @@ def classify(
     Args:
         classifier: A run folder, weights or an artifact. Weights and artifacts may be open already.
         images: Files and folders.
-        recipe: Its device, precision, batch_size, workers, bad_images and max_image_pixels count.
-        top_k: Number of classes that are named for each image, if it has one class.
-        prior: The frequencies of the classes for which probabilities hold; see `prior_shift`.
-        on_bad: Called at the end with name and reason for each image that was left out, because it
-            cannot be read.
+        recipe: Its device, precision, batch_size, workers, bad_images, max_image_pixels and kernels
+            are used.
+        top_k: The number of classes to return for each image, if it has one class.
+        prior: The class frequencies that the probabilities assume; see `prior_shift`.
+        on_bad: Called at the end with the name of each image that cannot be read and was left out,
+            and the reason.
 
     Yields:
         What `predict` returns for each image.
@@ -151,7 +152,7 @@ def classify(
     for line in scorer.notes:
         print(line, file=sys.stderr)  # other programs may read the output
     if scorer.is_multi_label and top_k != PredictOptions.top_k:
-        why = "all labels above their thresholds are named"
+        why = "all labels above their thresholds are shown"
         print(f"No effect here: top_k ({why}).", file=sys.stderr)
     transform = scorer.transform
     source = files(images, max_pixels=recipe.max_image_pixels)
@@ -185,7 +186,7 @@ def _show(result: dict[str, Any], json: bool) -> None:
         return
     if "labels" in result:
         for label in result["labels"]:
-            limit = f"(from {label['threshold']:.2%} on)"
+            limit = f"(threshold {label['threshold']:.2%})"
             print(f"  {label['score']:7.2%}  {plain(label['name'])}  {limit}")
         if not result["labels"]:
             print("  no label")
@@ -195,4 +196,4 @@ def _show(result: dict[str, Any], json: bool) -> None:
     if "possible" in result:
         print(f"  possible: {plain(', '.join(result['possible'])) or 'none of the classes'}")
         if result["foreign"]:
-            print(f"  foreign: {result['foreignness']:.2f} times as far as known images are")
+            print(f"  foreign: {result['foreignness']:.2f} times the limit for known images")

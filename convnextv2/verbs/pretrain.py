@@ -21,8 +21,8 @@ from convnextv2.weights.opened import open_weights
 def pretrain(options: PretrainOptions) -> Run:
     """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
-    With `show_images`, the first training images are written as a picture, each beside what its
-    masks leave visible, and nothing is trained.
+    With `show_images`, the first training images are written to a picture, each beside its visible
+    tiles, and nothing is trained.
 
     Returns:
         The run. With `show_images`, it has no folder.

@@ -1,4 +1,4 @@
-"""Measure what frozen features say about classes."""
+"""Measure how well frozen features tell classes apart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def probe(options: ProbeOptions) -> Probed:
 
     Raises:
         RecipeError: No images are named.
-        DataError: There are no labelled images, or no validation images apart from them.
+        DataError: There are no labelled images, or no separate validation images.
     """
     given, notes = options.recipe()
     choice.choose(given.kernels)
@@ -45,14 +45,14 @@ def probe(options: ProbeOptions) -> Probed:
     training, validation = find_sources(recipe, labelled=True)
     if validation is None:
         raise DataError(
-            f"{recipe.data_dir}: has no validation images, on which features are measured. Set "
+            f"{recipe.data_dir}: has no validation images to measure features on. Set "
             "val_fraction, or add a folder val."
         )
     if shared := set(training.names) & set(validation.names):
         raise DataError(
             f"val_split = {recipe.val_split}: {len(shared)} of {len(validation)} validation images "
-            f"are training images too, for example {min(shared)}. A probe knows their classes, so "
-            "that it would measure nothing. Choose another split."
+            f"are training images too, for example {min(shared)}. A probe has seen their classes, "
+            "so its accuracy would mean nothing. Choose another split."
         )
     if training.is_multi_label:
         raise DataError(

@@ -29,7 +29,7 @@ def push(options: PushOptions) -> str:
 
     The repository has the weights and their configuration for transformers or timm, a card with the
     licence and the figures, and ONNX files for transformers.js. A push that was interrupted can be
-    repeated. HF_ENDPOINT and HF_TOKEN count as they do for huggingface_hub.
+    repeated. HF_ENDPOINT and HF_TOKEN work as they do for huggingface_hub.
 
     Returns:
         The address of the repository, or the folder if `dry_run` is set.
@@ -71,7 +71,7 @@ def push(options: PushOptions) -> str:
                 message=f"{opened.description.model} by convnextv2 {convnextv2.__version__}",
             )
             print(f"Pushed: {url}")
-        if out is not None:  # only now, so that a push that failed can be repeated as it is
+        if out is not None:  # only now, so that a failed push can be repeated as it is
             os.replace(place, out)
             print(f"Written: {out}")
     answer(
@@ -98,7 +98,7 @@ def _check_out(options: PushOptions) -> None:
 
 
 def _write(options: PushOptions, opened: Weights, place: Path) -> WrittenFolder:
-    """Write the folder, and say what is missing in the card."""
+    """Write the folder, and print what the card lacks."""
     licence = licence_id(opened.provenance(), opened.origin.notice, options.license)
     facts = read_facts(
         opened,
@@ -119,7 +119,7 @@ def _write(options: PushOptions, opened: Weights, place: Path) -> WrittenFolder:
 
 
 def _has_onnx(options: PushOptions, opened: Weights) -> bool:
-    """Decide whether there are ONNX files for transformers.js, and say why not."""
+    """Decide whether to add ONNX files for transformers.js, and print why not."""
     if options.onnx == "off":
         return False
     missing = missing_packages()

@@ -1,4 +1,4 @@
-"""Show how a pre-trained model reconstructs images of which it sees only a part."""
+"""Show how a pre-trained model reconstructs partly masked images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reconstruct(options: ReconstructOptions) -> Path:
     """Write a picture with reconstructions of images.
 
     For each image, it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back. The suffix of the picture's name decides its format.
+    visible tiles pasted back. The extension of the picture's file name decides its format.
 
     Returns:
         The path of the picture.
@@ -69,5 +69,7 @@ def _picture_file(path: Path) -> Path:
     if path.is_dir():
         raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/made.png.")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise RecipeError(f"out = {path}: expected a picture's ending, such as .png or .jpg.")
+        raise RecipeError(
+            f"out = {path}: expected the extension of an image format, such as .png or .jpg."
+        )
     return path

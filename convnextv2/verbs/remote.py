@@ -44,13 +44,13 @@ def predict_by_server(
     model: Mapping[str, Any],
     on_bad: Callable[[str, str], object],
 ) -> Iterator[dict[str, Any]]:
-    """Let a server answer for the images.
+    """Send images to a server, and yield its predictions.
 
     Args:
         options: The options of the verb.
-        recipe: Its bad_images and max_image_pixels count.
-        model: What the server says of the model.
-        on_bad: Called with name and reason for each image that the server cannot read.
+        recipe: Its bad_images and max_image_pixels are used.
+        model: The server's description of the model.
+        on_bad: Called with the name of each image that the server cannot read, and the reason.
 
     Yields:
         What `predict` returns for each image.
@@ -58,7 +58,7 @@ def predict_by_server(
     knobs = options.knob_values
     if options.prior != "trained":
         raise RecipeError(
-            f"prior = {options.prior}: the server answers with that of its model. Leave prior out, "
+            f"prior = {options.prior}: the server uses the prior of its model. Leave prior out, "
             "or export the model with it."
         )
     if wrong := sorted(knobs.keys() - {"bad_images"}):
@@ -89,7 +89,7 @@ def predict_by_server(
 
 
 def _asked(options: PredictOptions, kind: str) -> str:
-    """Return the last part of the path, and the query."""
+    """Return the last part of the URL's path, with the query."""
     if kind == "segmentation":
         return "segment" + ("?map=png" if options.out else "")
     if kind == "detection":
@@ -109,7 +109,7 @@ def _segmented(
     results: Iterator[dict[str, Any]],
     class_names: list[str],
 ) -> Iterator[dict[str, Any]]:
-    """Make the answers of a segmentor those of `verbs.segment`, and write the same files."""
+    """Turn a segmentor's answers into those of `verbs.segment`, and write the same files."""
     index = {name: i for i, name in enumerate(source.names)}
     out = None
     for result in results:
@@ -135,12 +135,12 @@ def _segmented(
 
 @contextmanager
 def _only_our_answers(options: PredictOptions) -> Iterator[None]:
-    """Raise ServerError if the block reads an answer that no server of ours gives."""
+    """Raise ServerError if the block reads an answer that is not one of a convnextv2 server."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OSError):
         raise ServerError(
-            f"{options.server}: answers with other JSON than ours. Is it a convnextv2 server?"
+            f"{options.server}: its answer is not that of a convnextv2 server. Check the address."
         ) from None
 
 
@@ -161,7 +161,7 @@ def _detected(
     results: Iterator[dict[str, Any]],
     class_names: list[str],
 ) -> Iterator[dict[str, Any]]:
-    """Make the answers of a detector those of `verbs.detect`, and write the same files."""
+    """Turn a detector's answers into those of `verbs.detect`, and write the same files."""
     index = {name: i for i, name in enumerate(source.names)}
     out = ObjectFolder(Path(options.out), class_names, source.names) if options.out else None
     for result in results:

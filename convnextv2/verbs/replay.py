@@ -1,4 +1,4 @@
-"""Show a step that was not finite: its images, and the loss and gradient of each."""
+"""Show a step with a non-finite loss or gradient: its images, and the figures of each."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Replayed(NamedTuple):
 
     Attributes:
         name: The name of the image in the data set.
-        target: Its class; empty without labels.
-        pixels: uint8 (C, H, W), as the network got them.
+        target: The name of its class; empty without labels.
+        pixels: uint8 (C, H, W), as the network saw them.
         loss: The loss of this image.
         gradient_norm: The norm of the gradient of this image.
     """
@@ -73,8 +73,8 @@ class Replayed(NamedTuple):
 def replay(options: ReplayOptions) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
-    The images are those that the network got, cropped and augmented. Images are not mixed, and
-    new masks are drawn for each image. A step that failed only because of its mixture may
+    The images are those that the network saw, cropped and augmented. They are not mixed, and new
+    masks are drawn for each. A step that failed only because of mixed images or of its masks may
     therefore be finite here.
 
     Returns:
@@ -115,7 +115,7 @@ def _unmeasured(kept: KeptStep) -> list[Replayed]:
 def _kept(run: Run, step: int | None) -> list[KeptStep]:
     found = [read_bad_step(path) for path in bad_steps(run.path)]
     if not found:
-        raise RunError(f"{run.path}: no step of it was kept in bad_steps/, so all were finite.")
+        raise RunError(f"{run.path}: no step was kept in bad_steps/, so all steps were finite.")
     numbers = sorted({part.step for part in found})
     wanted = numbers[-1] if step is None else step
     parts = [part for part in found if part.step == wanted]
@@ -137,7 +137,7 @@ def _lessons(
     class_names: list[str],
     device: torch.device,
 ) -> Lessons | TileLessons | None:
-    """Open the teacher of the run, and load the trained weights beside the network."""
+    """Open the teacher of the run, and load the weights that are trained beside the network."""
     if not recipe.teacher:
         return None
     preprocessing = build_preprocessing(recipe)
@@ -168,7 +168,7 @@ class _Measured:
         if not isinstance(model, FCMAE | Segmentor | Detector):
             self._criterion = _criterion(recipe, description, self._place.device)
         if description.kind == "multi_label" and recipe.pos_weight == "balanced":
-            print("pos_weight is left out: it follows from all training images.")
+            print("pos_weight is left out, because it depends on all training images.")
         self._lessons = _lessons(recipe, model, checkpoint, self._names, self._place.device)
         self._model = model.to(self._place.device).train()
         self._transform = build_batch_transform(recipe, len(self._names))
@@ -238,14 +238,14 @@ def _label(target: Any, class_names: list[str]) -> str:
 def _criterion(recipe: Recipe, description: Description, device: torch.device) -> Criterion:
     """Build the loss of a run. jsd needs three versions of an image, so ce replaces it.
 
-    With several labels, a balanced `pos_weight` is left out: it follows from all images.
+    With several labels, a balanced `pos_weight` is left out, because it depends on all images.
     """
     if description.kind == "multi_label":
         return build_label_criterion(recipe)
     if recipe.loss == "jsd":
         recipe = recipe.model_copy(update={"loss": "ce"})
     names = description.class_names
-    # A run of an older version does not state how frequent its classes were, and did not use that.
+    # Runs of older versions neither state nor use the frequencies of their classes.
     counts = description.balance.get("class_counts", [1] * len(names))
     return build_criterion(recipe, build_balance(recipe, np.array(counts), names), device)
 

@@ -29,13 +29,13 @@ def segment(
     recipe: Recipe,
     on_bad: Callable[[str, str], object],
 ) -> Iterator[dict[str, Any]]:
-    """Give a class to every pixel of images, and write pictures of that if `out` is given.
+    """Give a class to every pixel of images, and write pictures of the result if `out` is given.
 
     Args:
         opened: The weights or the artifact of a segmentor.
         options: The options of the verb.
-        recipe: Its device, precision, bad_images and max_image_pixels count.
-        on_bad: Called with name and reason for each image that is left out.
+        recipe: Its device, precision, bad_images, max_image_pixels and kernels are used.
+        on_bad: Called with the name of each image that is left out, and the reason.
 
     Yields:
         `{"image": name, "height": px, "width": px, "classes": [{"class": name, "share": share of
@@ -88,7 +88,7 @@ def _read(
             why = str(error).removeprefix(f"{name}: ")
             if recipe.bad_images == "fail":
                 raise DataError(
-                    f"{name}: {why} Mend or replace the file, or set bad_images = skip."
+                    f"{name}: {why} Repair or replace the file, or set bad_images = skip."
                 ) from None
             on_bad(name, why)
             continue

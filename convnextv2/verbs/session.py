@@ -70,7 +70,8 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         if place.is_main:
             if decide(asked, path)[1] is not way:
                 raise RunError(
-                    f"out = {path}: another process wrote that run meanwhile. Start again."
+                    f"out = {path}: another process has written to this run in the meantime. Start "
+                    "again."
                 )
             make_folder(recipe, path, way)
         place.barrier()
@@ -137,7 +138,7 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
     Args:
         task: The task to learn.
         start: The start of the run, from `new_run`.
-        examine: Examines the model before the first step and after epochs; None for nothing.
+        examine: Examines the model before the first step and after epochs; None to examine nothing.
 
     Returns:
         Whether this process has to write the report. If the run was already finished and reported,
@@ -182,12 +183,12 @@ def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
         return recipe, []
     if "data_wait_s" in recipe.model_fields_set:
         raise RecipeError(
-            f"data_wait_s = {recipe.data_wait_s:g}: the other ranks wait for a rank "
-            f"{recipe.rank_timeout_s} s (rank_timeout_s), expected less. Raise rank_timeout_s or "
-            "lower data_wait_s."
+            f"data_wait_s = {recipe.data_wait_s:g}: expected less than rank_timeout_s "
+            f"({recipe.rank_timeout_s} s), after which the other ranks give up. Raise "
+            "rank_timeout_s or lower data_wait_s."
         )
     shorter = recipe.rank_timeout_s / 2
-    note = f"data_wait_s {shorter:g}: half of rank_timeout_s, which the other ranks wait."
+    note = f"data_wait_s {shorter:g}: half of rank_timeout_s, after which the other ranks give up."
     return with_inferred(recipe, {"data_wait_s": shorter}), [note]
 
 
@@ -195,7 +196,7 @@ def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[st
     """Keep the values chosen for `auto`, and the images in a step if the ranks have changed."""
     folder, own = run.last_checkpoint(), run.recipe
     assert folder is not None, "decide() has checked that"
-    if recipe.batch_size == "auto":  # what was found at the start is kept
+    if recipe.batch_size == "auto":  # keep what was chosen at the start
         found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
         recipe = recipe.model_copy(update=found)
     if recipe.image_size == "auto":

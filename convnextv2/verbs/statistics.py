@@ -18,7 +18,7 @@ from convnextv2.text import counted
 from convnextv2.verbs.options.data import StatisticsOptions
 
 _SHOWN = 5
-"""Number of files that are named if files were left out."""
+"""The number of left-out files that are named."""
 
 
 @takes(StatisticsOptions)
@@ -126,9 +126,7 @@ def _page(found: Statistics, given: int, data: str) -> str:
     lines.append(f"mean: [{', '.join(f'{value:.4g}' for value in found.mean)}]")
     lines.append(f"std: [{', '.join(f'{value or 1:.4g}' for value in found.std)}]")
     if constant := [str(c + 1) for c, value in enumerate(found.std) if value == 0]:
-        lines.append(
-            f"# std 1 stands for that of channel {', '.join(constant)}, which never varies"
-        )
+        lines.append(f"# std is set to 1 for constant channels: {', '.join(constant)}")
     return "\n".join(lines)
 
 

@@ -17,10 +17,10 @@ from convnextv2.verbs.session import new_run, preview, run_task, show_images
 def train(options: TrainOptions) -> Run:
     """Train or fine-tune a classifier, segmentor or detector, and write a run folder with a report.
 
-    `task` says what is learned. A classifier of images that have several labels each learns to give
-    any number of them.
+    `task` says what is learned. If images have several labels each, a classifier learns to predict
+    any number of labels.
 
-    With `show_images`, the first training images are written as a picture and nothing is trained.
+    With `show_images`, the first training images are written to a picture, and nothing is trained.
 
     Returns:
         The run. With `show_images`, it has no folder.

@@ -37,7 +37,7 @@ _FIXED_IN_ARTIFACTS = {
     *("image_size", "in_channels", "value_range", "eval_preset", "interpolation", "crop_pct"),
     *("mean", "std", "antialias", "model", "slide", "test_scales", "test_flip"),
 }
-"""The knobs that an artifact answers for itself."""
+"""The knobs whose values are fixed in an artifact."""
 _ANNOTATIONS = {"task", "classes", "ignore_values", "reduce_zero_label", "annotations"}
 """The knobs of dense tasks that say what annotations mean."""
 
@@ -50,8 +50,8 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
     replace parts of that. Every image is counted exactly once, on any number of ranks. The main
     figures of a classifier have 95 % intervals. If the folder of the model cannot be written, the
-    report is written to the current folder. With `coverage`, what `predict` says of unknown
-    images is fitted, stored beside the weights, and tested on images that it was not fitted on.
+    report is written to the current folder. With `coverage`, what `predict` reports about unknown
+    images is fitted, stored beside the weights, and tested on other images.
 
     Returns:
         The figures.
@@ -104,14 +104,14 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
 def _open(
     options: ValidateOptions,
 ) -> tuple[Weights | Artifact | None, PathLike | None, dict[str, Any]]:
-    """Open what is validated, and find the recipe that says how.
+    """Open the model, and find the recipe that says how to validate it.
 
     Returns:
-        The model, None if it is in `init`; a recipe file; and knobs that hold if neither that nor
-        the options set them.
+        The model, or None if `init` names it; a recipe file; and the values of knobs that neither
+        the recipe nor the options set.
 
     Raises:
-        RecipeError: An artifact is to prepare its images in another way than its own.
+        RecipeError: An option would change the preprocessing that is fixed in an artifact.
     """
     run, config, knobs = options.run, options.config, options.knob_values
     fallbacks: dict[str, Any] = {}
@@ -154,7 +154,7 @@ def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
 
 
 def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions) -> dict[str, Any]:
-    """Measure by a file of several right classes, and print a line.
+    """Measure the accuracy if images have several right classes, and print a line.
 
     Returns:
         The figures under "answers"; empty without such a file.
@@ -221,7 +221,7 @@ def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
 
 
 def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:
-    """Return the recipe for the page of an artifact: its run's, with what the artifact states.
+    """Return the recipe for the page of an artifact: that of its run, with the artifact's values.
 
     Args:
         artifact: The artifact.
@@ -251,7 +251,7 @@ def _answer(opened: Weights | Artifact, measured: AnyMeasured, report: Path) -> 
 
 
 def _mindcv_line(evaluation: Evaluation) -> str:
-    """Write the figures as the last line of MindCV's validate.py, which scripts may read."""
+    """Format the figures like the last line of MindCV's validate.py, which scripts may read."""
     figures = {
         "Top_1_Accuracy": evaluation.top1,
         "Top_5_Accuracy": evaluation.top5,
@@ -271,7 +271,7 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
 
 
 def _map_knobs(card: SegmentorCard) -> dict[str, Any]:
-    """Return the knobs that say what the label maps of a segmentor without a run hold."""
+    """Return the knobs that say how to read label maps for a segmentor without a run."""
     knobs: dict[str, Any] = {"task": "segmentation", "reduce_zero_label": card.reduce_zero_label}
     if card.ignore_values is not None:
         knobs["ignore_values"] = tuple(card.ignore_values)

@@ -191,7 +191,7 @@ def test_a_channel_that_never_varies_gets_a_deviation_that_a_recipe_takes(tmp_pa
         tmp_path, [np.stack([np.full((8, 8), 7), np.arange(64).reshape(8, 8)], -1).astype(np.uint8)]
     )
     statistics(tmp_path)
-    assert "# std 1 stands for that of channel 1, which never varies" in capsys.readouterr().out
+    assert "# std is set to 1 for constant channels: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("workers", [0, 1])

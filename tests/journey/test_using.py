@@ -169,7 +169,7 @@ def test_reconstruct_checks_everything_before_it_works(
 ) -> None:
     command = ["reconstruct", str(pretrained), str(photos / "val")]
     for more, said in (
-        (["--out", str(tmp_path / "x.xyz")], "expected a picture's ending"),
+        (["--out", str(tmp_path / "x.xyz")], "expected the extension of an image format"),
         (["--out", str(tmp_path)], "is a folder"),
         (["--count", "0"], "count = 0: expected a whole number >= 1"),
         (["--count=-1"], "count = -1: expected a whole number >= 1"),

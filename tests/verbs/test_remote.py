@@ -38,5 +38,5 @@ def test_what_no_server_of_ours_answers_is_one_line(
     out = str(tmp_path / "found")
     options = PredictOptions.read({"run": "m", "images": [image], "server": "http://s", "out": out})
     results = iter([{"image": str(image), **answer}])
-    with pytest.raises(ServerError, match="http://s: answers with other JSON than ours"):
+    with pytest.raises(ServerError, match="http://s: its answer is not that of a convnextv2"):
         list(finish(options, files([image]), results, ["cat"]))

@@ -1,8 +1,8 @@
 """The answers of verbs as JSON, each described once.
 
-`--json` prints these to stdout. The documentation's page of answers is made from the declarations,
-and tests compare them with what the verbs print. Keys keep their names and meanings; a new version
-may add keys. Numbers that are not finite are null.
+`--json` prints these to stdout. The documentation's page of answers is generated from the
+declarations, and tests compare them with what the verbs print. New versions may add keys, but keep
+the names and meanings of the old ones. Numbers that are not finite are null.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ExplainedImage(TypedDict):
     image: Annotated[str, means("The path of the image.")]
     target: Annotated[str, means("The class that is explained.")]
     prob: Annotated[float, means("Its probability, from 0 to 1.")]
-    logit: Annotated[float, means("Its logit, or the difference to that of `against`.")]
+    logit: Annotated[float, means("Its logit, or its logit minus that of `against`.")]
     offset: Annotated[float, means("The part of it that does not depend on the image.")]
     activation: Annotated[
         list[list[float]], means("The class activation map, by rows. Its mean + offset = logit.")

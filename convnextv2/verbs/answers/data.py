@@ -52,7 +52,7 @@ class Audited(TypedDict):
     annotations: Annotated[list[str], means("The defects of the annotations.")]
     notes: Lines
     labels: Annotated[
-        str, means("A message about the search for wrong labels, or about why there was none.")
+        str, means("A message about the search for wrong labels, or why there was none.")
     ]
     corrected: CorrectedData
     seconds: Annotated[float, means("The duration, in seconds.")]
@@ -63,7 +63,7 @@ class PackedImages(TypedDict):
 
     path: Annotated[str, means("The folder of the tar files.")]
     shards: Annotated[int, means("The number of tar files.")]
-    kept: Annotated[int, means("The number of tar files that were there already.")]
+    kept: Annotated[int, means("The number of tar files that already existed.")]
     images: Annotated[int, means("The number of images.")]
     size: Annotated[int, means("The size of all tar files, in bytes.")]
 
@@ -94,7 +94,7 @@ Statistics = TypedDict(
         "percentile_99.9": NotRequired[_DeepChannels],
         "maximum": NotRequired[_DeepChannels],
         "percentiles_exact": NotRequired[
-            Annotated[bool, means("Whether the percentiles are exact; else to 0.4 %.")]
+            Annotated[bool, means("Whether the percentiles are exact; otherwise, within 0.4 %.")]
         ],
         "nan_or_no_data": NotRequired[
             Annotated[list[int], means("The number of such values in each channel.")]
@@ -102,7 +102,7 @@ Statistics = TypedDict(
         "infinite": NotRequired[
             Annotated[list[int], means("The number of such values in each channel.")]
         ],
-        "other_bands": Annotated[list[str], means("Files with another number of channels.")],
+        "other_bands": Annotated[list[str], means("Files with a different number of channels.")],
         "unreadable": Annotated[list[str], means("Files that cannot be read, and why.")],
     },
 )

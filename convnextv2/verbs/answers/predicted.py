@@ -18,7 +18,7 @@ Prediction = TypedDict(
 
 
 class Predicted(TypedDict):
-    """The prediction of one image. The last three are there if a coverage was fitted."""
+    """The prediction of one image. The last three keys are present if a coverage was fitted."""
 
     image: Annotated[str, means("The path of the image.")]
     predictions: Annotated[list[Prediction], means("The best class first.")]
@@ -26,7 +26,9 @@ class Predicted(TypedDict):
         Annotated[list[str], means("The classes that cannot be excluded, the best first.")]
     ]
     foreign: NotRequired[Annotated[bool, means("Whether it is unlike the validation images.")]]
-    foreignness: NotRequired[Annotated[float, means("How unlike; above 1 for a foreign image.")]]
+    foreignness: NotRequired[
+        Annotated[float, means("How unlike it is; above 1 for a foreign image.")]
+    ]
 
 
 class Label(TypedDict):
@@ -34,7 +36,7 @@ class Label(TypedDict):
 
     name: Annotated[str, means("The name of the class.")]
     score: Annotated[float, means("The probability, from 0 to 1.")]
-    threshold: Annotated[float, means("The probability from which on the label counts.")]
+    threshold: Annotated[float, means("The lowest probability at which the image gets the label.")]
 
 
 class PredictedLabels(TypedDict):
@@ -66,10 +68,10 @@ class PredictedMap(TypedDict):
 
 
 class FoundMask(TypedDict):
-    """A mask as a run-length code of COCO."""
+    """A mask in COCO's run-length encoding."""
 
     size: Annotated[list[int], means("Height and width of the image, in pixels.")]
-    counts: Annotated[str, means("The code in its compressed form.")]
+    counts: Annotated[str, means("The encoding in its compressed form.")]
 
 
 FoundObject = TypedDict(
@@ -78,7 +80,9 @@ FoundObject = TypedDict(
         "class": Annotated[str, means("The name of the class.")],
         "score": Annotated[float, means("How sure the detector is, from 0 to 1.")],
         "box": Annotated[list[float], means("x0, y0, x1 and y1, in pixels.")],
-        "mask": NotRequired[Annotated[FoundMask, means("What it covers, if masks are found.")]],
+        "mask": NotRequired[
+            Annotated[FoundMask, means("The pixels of the object, if the detector finds masks.")]
+        ],
     },
 )
 
@@ -87,7 +91,7 @@ class PredictedObjects(TypedDict):
     """The objects in one image."""
 
     image: Annotated[str, means("The path of the image.")]
-    width: Annotated[int, means("In pixels, upright as EXIF says.")]
+    width: Annotated[int, means("In pixels, after the rotation that EXIF asks for.")]
     height: Annotated[int, means("The same.")]
     objects: Annotated[list[FoundObject], means("The best object first; there may be none.")]
 

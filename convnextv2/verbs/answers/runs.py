@@ -10,7 +10,7 @@ from convnextv2.verbs.answers.keys import means
 
 
 class Replayed(TypedDict):
-    """One image of a step that was not finite."""
+    """One image of a step with a non-finite loss or gradient."""
 
     name: Annotated[str, means("The name of the image.")]
     target: Annotated[str, means("Its class; empty without labels.")]
@@ -48,7 +48,7 @@ class Planned(TypedDict):
     """The predicted cost of a recipe on this machine."""
 
     verb: Annotated[str, means("train or pretrain.")]
-    images_per_second: Annotated[float, means("The pace of training, in images per second.")]
+    images_per_second: Annotated[float, means("The training throughput, in images per second.")]
     data_wait: NotRequired[Annotated[float, means("The share of the time spent waiting for data.")]]
     memory_gib: NotRequired[Annotated[float, means("The peak memory of the host.")]]
     epochs: Annotated[int, means("The number of epochs of the whole run.")]
@@ -59,12 +59,12 @@ class Planned(TypedDict):
 
 
 class Benchmarked(TypedDict):
-    """One row of a benchmark. A row that failed has only the failure."""
+    """One row of a benchmark. A measurement that failed has a failure in place of figures."""
 
     work: Annotated[str, means("pretrain, train, inference or loader.")]
     model: Annotated[str, means("The size; empty for loader.")]
     backend: Annotated[str, means("The engine.")]
-    images_per_second: NotRequired[Annotated[float, means("The median pace.")]]
+    images_per_second: NotRequired[Annotated[float, means("The median throughput.")]]
     spread: NotRequired[
         Annotated[float, means("Half the interquartile range, divided by the median.")]
     ]

@@ -31,7 +31,7 @@ class LabelFigures(TypedDict):
     f1: Annotated[list[float | None], means("null for a class that no image has.")]
     counts: Annotated[
         list[list[int]],
-        means("For each class: labels found, found ones that are wrong, and missed."),
+        means("For each class: true positives, false positives and false negatives."),
     ]
 
 
@@ -46,9 +46,7 @@ class ValidatedLabels(_Evaluation):
     unknown: Annotated[int, means("The number of labels that are not known.")]
     empty: Annotated[int, means("The number of images that have none of the classes.")]
     absent: Annotated[int, means("The number of classes that no image has.")]
-    at_half: Annotated[
-        LabelFigures, means("The figures if labels count from a probability of 0.5 on.")
-    ]
+    at_half: Annotated[LabelFigures, means("The figures at a threshold of 0.5 for every class.")]
     fitted: Annotated[
         LabelFigures | None, means("The figures at the fitted thresholds; null without them.")
     ]
@@ -85,7 +83,7 @@ class ValidatedMaps(_Evaluation):
     miou: Annotated[float, means("The mean IoU over the classes that occur or are predicted.")]
     pixel_accuracy: Annotated[float, means("The share of pixels whose class was found.")]
     mean_accuracy: Annotated[float, means("The mean recall over the classes that occur.")]
-    classes_counted: Annotated[int, means("The number of classes that the mean IoU is over.")]
+    classes_counted: Annotated[int, means("The number of classes in the mean IoU.")]
     classes: Annotated[list[ClassOfPixels], means("In the order of their numbers.")]
     confusions: Annotated[list[Confusion], means("The most frequent mistakes, at most 15.")]
 
@@ -99,7 +97,7 @@ class AveragePrecision(TypedDict):
     ap_small: Annotated[float | None, means("The AP of objects below 32 x 32 pixels.")]
     ap_medium: Annotated[float | None, means("The AP of objects between these sizes.")]
     ap_large: Annotated[float | None, means("The AP of objects above 96 x 96 pixels.")]
-    recall: Annotated[float | None, means("The mean of the largest recall.")]
+    recall: Annotated[float | None, means("The mean of the highest recall over classes and IoU.")]
     by_class: Annotated[list[float | None], means("ap of each class; null without objects.")]
     by_class50: Annotated[list[float | None], means("ap50 of each class.")]
 
@@ -178,7 +176,7 @@ class Validated(_Evaluation):
             dict[str, list[float]],
             means(
                 "The ends of the 95 % intervals of top1, top5, balanced_accuracy and macro_f1, as "
-                "far as they can be told."
+                "far as they can be computed."
             ),
         ]
     ]

@@ -75,13 +75,13 @@ class Inspected(TypedDict):
     head: Annotated[dict[str, Any], means("Arguments of the head of a segmentor or detector.")]
     tensors: Annotated[int, means("The number of tensors.")]
     parameters: Annotated[int, means("The number of parameters.")]
-    dtypes: Annotated[list[str], means("The types of the tensors.")]
+    dtypes: Annotated[list[str], means("The data types of the tensors.")]
     preprocessing: HowPrepared
     class_names: ClassNames
     training: Annotated[dict[str, Any], means("Step, epoch and the figures measured then.")]
     provenance: Provenance
     licence: Licence
-    has_average: Annotated[bool, means("Whether an average of the weights is beside them.")]
+    has_average: Annotated[bool, means("Whether averaged weights exist beside them.")]
     not_finite: Annotated[list[str], means("The tensors with NaN or infinite values.")]
     left_out: Annotated[list[LeftOut], means("What is not part of the network.")]
     notes: Lines
@@ -107,4 +107,4 @@ class PublicWeights(TypedDict):
     allows_commerce: Annotated[bool, means("Whether it allows commercial use.")]
     top1: Annotated[float | None, means("Published top-1 on ImageNet-1K, in percent.")]
     image_size: Annotated[int, means("The side in pixels that it was measured at.")]
-    note: Annotated[str, means("What one should know beside that.")]
+    note: Annotated[str, means("What else one should know.")]

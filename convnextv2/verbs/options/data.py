@@ -11,11 +11,11 @@ from convnextv2.verbs.options.shared import json_option
 
 
 def _in_channels() -> Any:
-    """Declare the number of channels of a verb without a recipe, which images may decide."""
+    """Declare the number of channels for verbs without a recipe. Images may decide it."""
     return option(
         None,
-        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
-        "of the first image.",
+        "Number of channels that the network takes. If empty, it is 3, or that of the first "
+        "readable image if it is neither RGB nor grey.",
         metavar="N",
         ge=1,
         le=MAX_CHANNELS,
@@ -39,7 +39,7 @@ class AuditOptions(
     )
     task: Literal["auto", "classification", "segmentation", "detection"] = option(
         "auto",
-        "What the data are for. auto: detection if there are boxes, segmentation if there are "
+        "Task that the data are for. auto: detection if there are boxes, segmentation if there are "
         "label maps, else classification.",
         metavar="TASK",
     )
@@ -53,8 +53,8 @@ class AuditOptions(
     )
     wrong_labels: Literal["drop", "keep", "change"] = option(
         "drop",
-        "What the corrected data do with training images whose labels are probably wrong: leave "
-        "them out (drop), keep them, or change the labels to the suggested ones.",
+        "What to do in the corrected data with training images whose labels are probably wrong: "
+        "drop the images, keep them, or change their labels to the suggested ones.",
         metavar="W",
     )
     out: PathLike = option("audit", "Folder to write.", metavar="FOLDER")
@@ -73,7 +73,7 @@ class PackDataOptions(
     shards: PathLike = argument("SHARDS", "Folder to write the tar files to.")
     images_per_shard: int = option(
         5000,
-        "Number of images in a tar file; the last one has the rest.",
+        "Number of images per tar file. The last one may hold fewer.",
         metavar="N",
         ge=1,
         le=10_000_000,
@@ -99,8 +99,8 @@ class StatisticsOptions(
     in_channels: int | None = _in_channels()
     max_images: int | None = option(
         None,
-        "Measure at most this many images, chosen at random but always in the same way. If "
-        "empty, all are measured.",
+        "Measure at most this many images, drawn at random from `seed`. If empty, all are "
+        "measured.",
         metavar="N",
         ge=1,
         le=1_000_000_000,

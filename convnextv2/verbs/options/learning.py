@@ -20,7 +20,7 @@ def _show_images() -> Any:
     """Declare the option that shows what training would see."""
     return option(
         "",
-        "Write the first augmented training images to this PNG file, as the network would get "
+        "Write the first augmented training images to this PNG file, as the network would see "
         "them, and stop before training. No run folder is written.",
         metavar="FILE",
     )
@@ -56,12 +56,12 @@ class TrainOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions(Options, verb="replay"):
-    """Show a step that was not finite: its images, and the loss and gradient of each image."""
+    """Show a step with a non-finite loss or gradient: its images, and the figures of each."""
 
     run: PathLike = argument("RUN", "Run folder.")
     step: int | None = option(
         None,
-        "Step to show. If empty, it is the last one that was kept.",
+        "Step to show. If empty, the last one that was kept.",
         metavar="N",
         ge=1,
         le=1_000_000_000_000,
@@ -74,7 +74,7 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
     """Measure the first steps of a recipe to predict its time, memory and disk space."""
 
     verb: Literal["", "train", "pretrain"] = argument(
-        "VERB", "train or pretrain. If empty, it is the verb that the recipe is for.", default=""
+        "VERB", "train or pretrain. If empty, the verb that the recipe is for.", default=""
     )
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
     probe_seconds: float = option(
@@ -96,8 +96,8 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
     )
     link_gbit: float = option(
         100.0,
-        "With ranks: bandwidth of the slowest link between two devices, in each direction at the "
-        "same time.",
+        "With ranks: bandwidth of the slowest link between two devices, in each direction (full "
+        "duplex).",
         metavar="G",
         unit="Gbit/s",
         gt=0,
@@ -111,7 +111,7 @@ class RecipesOptions(Options, verb="recipes"):
     """List the recipes that come with the package."""
 
     copy: str = option(
-        "", "Copy this recipe into the working folder so that you can change it.", metavar="NAME"
+        "", "Copy this recipe to the working folder, so that you can change it.", metavar="NAME"
     )
     schema: bool = option(
         False, "Print the JSON schema of recipes, which editors use to complete and check them."
@@ -123,7 +123,7 @@ class RecipesOptions(Options, verb="recipes"):
 class DemoOptions(Options, verb="demo"):
     """Pre-train, fine-tune and try a small model on images that come with the package."""
 
-    quick: bool = option(False, "Finish in about a minute, with a poor accuracy.")
+    quick: bool = option(False, "Finish in about a minute, with poor accuracy.")
     out: PathLike = option(
         "runs/demo", "Folder to write. An earlier demo in it is replaced.", metavar="FOLDER"
     )

@@ -24,7 +24,7 @@ _PREPARED = (
     *("image_size", "in_channels", "value_range", "interpolation", "antialias", "eval_preset"),
     *("crop_pct", "mean", "std"),
 )
-"""Knobs that say how those images are prepared."""
+"""Knobs of the preprocessing of evaluation images."""
 
 _RANKS = ("distribute", "rank_timeout_s", "data_wait_s")
 """Knobs that concern ranks and unavailable data."""
@@ -49,8 +49,8 @@ class ValidateOptions(
     prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     coverage: float | None = option(
         None,
-        f"{COVERAGE} What predict says of unknown images is fitted on half of the images, unless "
-        "that was done before, and tested on the others.",
+        f"{COVERAGE} What predict reports about unknown images is fitted on half of the images, "
+        "unless that was done before, and tested on the rest.",
         metavar="C",
         gt=0,
         lt=1,
@@ -63,8 +63,8 @@ class ValidateOptions(
     )
     answers: PathLike = option(
         "",
-        "File with several right classes for each image, as JSON or CSV. The share of images whose "
-        "most probable class is one of them is measured too.",
+        "JSON or CSV file that lists all right classes of each image. The share of images whose "
+        "most probable class is one of them is then measured too.",
         metavar="FILE",
     )
     sizes: tuple[int, ...] = option(
@@ -78,7 +78,7 @@ class CompareOptions(Options, verb="compare", knobs=(*INFERENCE, *LABELLED_IMAGE
     """Compare runs: accuracy image by image, curves, classes, settings and cost."""
 
     runs: Sequence[PathLike] = argument(
-        "RUN", "Run folders, weights files or artifacts, two or more.", many=True
+        "RUN", "Two or more run folders, weights files or artifacts.", many=True
     )
     out: PathLike = option("comparison.html", "Page to write.", metavar="FILE")
     json: bool = json_option()
@@ -97,7 +97,7 @@ class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), 
 class ExplainOptions(
     Options, verb="explain", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip", batch_size=32
 ):
-    """Explain a classifier: by maps of single images, or by its embeddings and mistakes."""
+    """Explain a classifier by maps of single images, or by its embeddings and mistakes."""
 
     run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
     images: Sequence[PathLike] = argument(
@@ -113,14 +113,13 @@ class ExplainOptions(
     )
     against: str = option(
         "",
-        "Class to compare with: the maps then show what speaks for the target and against this "
-        "class.",
+        "Class to compare with. The maps then show what favours the target over this class.",
         metavar="CLASS",
     )
     patch_px: int | None = option(
         None,
-        "Side of the square that covers a part of the image, as the network sees it. If empty, a "
-        "seventh of its shorter side.",
+        "Side of the square that covers a part of the image, at the size that the network sees. If "
+        "empty, a seventh of the image's shorter side.",
         metavar="PX",
         unit="px",
         ge=1,
@@ -128,14 +127,16 @@ class ExplainOptions(
     )
     step_px: int | None = option(
         None,
-        "Distance from one square to the next. If empty, half of its side.",
+        "Distance from one square to the next. If empty, half the side of the square.",
         metavar="PX",
         unit="px",
         ge=1,
         le=LONGEST_SIDE_PX,
     )
     pictures: str = option(
-        "", "Folder for the maps as PNG files as well. If empty, none.", metavar="FOLDER"
+        "",
+        "Folder to also write the maps to, as PNG files. If empty, they are on the page only.",
+        metavar="FOLDER",
     )
     mistakes: int = option(24, "Number of mistakes to show.", metavar="N", ge=0, le=100_000)
     neighbours: int = option(
@@ -158,8 +159,8 @@ class BenchmarkOptions(
 
     works: Sequence[str] = argument(
         "WORK",
-        "What to measure: pretrain, train, inference, loader. If none is given, all are "
-        "measured, loader only if there is a data_dir.",
+        "What to measure: pretrain, train, inference, loader. If none is given, all are measured, "
+        "but loader only if data_dir or dataset is given.",
         default=(),
         many=True,
     )

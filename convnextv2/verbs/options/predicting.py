@@ -14,16 +14,20 @@ from convnextv2.verbs.options.shared import INFERENCE, PRIOR, RUN, json_option
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options, verb="predict", knobs=INFERENCE):
-    """Classify images, or find the classes of their pixels or the objects in them."""
+    """Classify images or their pixels, or detect the objects in them."""
 
     run: PathLike = argument("RUN", RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
     top_k: int = option(
-        5, "Number of classes to show, if an image has one class.", metavar="K", ge=1, le=1_000_000
+        5,
+        "For classifiers with one class per image: number of classes to show.",
+        metavar="K",
+        ge=1,
+        le=1_000_000,
     )
     threshold: float = option(
         0.5,
-        "For detectors: the lowest score of the objects that are named and drawn.",
+        "For detectors: lowest score of the objects that are reported and drawn.",
         metavar="T",
         ge=0,
         le=1,
@@ -31,15 +35,16 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
     prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     out: PathLike = option(
         "",
-        "Also write the predictions to this file, whose ending decides the format: .csv, .json, or "
-        ".jsonl for one JSON object a line. For segmentors and detectors, it is a folder for "
+        "Also write the predictions to this file, whose extension decides the format: .csv, .json, "
+        "or .jsonl for one JSON object per line. For segmentors and detectors, it is a folder for "
         "pictures and data.",
         metavar="FILE",
     )
     json: bool = option(False, "Print one JSON object for each image, for use by other programs.")
     server: str = option(
         "",
-        "Ask the server at this address instead. RUN is then the name of a model on that server.",
+        "Address of a server that predicts instead of this machine. RUN is then the name of a "
+        "model on that server.",
         metavar="URL",
     )
     api_key: str = option(
@@ -64,8 +69,8 @@ class EmbedOptions(
     )
     out: PathLike = option(
         "embeddings.npy",
-        "File to write, whose ending decides the format: .npy with the paths in a CSV file beside "
-        "it, .csv, or .parquet.",
+        "File to write, whose extension decides the format: .npy (with the paths in a CSV file "
+        "beside it), .csv or .parquet.",
         metavar="FILE",
     )
     normalize: Literal["none", "l2"] = option(
@@ -82,14 +87,14 @@ class EmbedOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class InferOptions(Options, verb="infer", knobs=INFERENCE, foreign=True):
-    """Print the five best classes of one image as a dictionary, as MindCV's infer.py does."""
+    """Print the most probable classes of one image as a dictionary, as MindCV's infer.py does."""
 
     image_path: PathLike = option("", "Image to classify.", metavar="FILE")
     ckpt_path: PathLike = option(
-        "", "Weights of any known format, or a run folder.", metavar="CKPT"
+        "", "Weights in any known format, or a run folder.", metavar="CKPT"
     )
     model: str = option(
-        "", "Name of the model. It is only compared with what the weights say.", metavar="NAME"
+        "", "Name of the model. It is only checked against the weights.", metavar="NAME"
     )
     top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1, le=1_000_000)
 
@@ -106,7 +111,11 @@ class ReconstructOptions(
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
     out: PathLike = option("reconstructions.png", "Image file to write.", metavar="FILE")
     count: int = option(
-        16, "Show at most this many images, spread evenly.", metavar="N", ge=1, le=1_000_000
+        16,
+        "Show at most this many images, evenly spaced in their order.",
+        metavar="N",
+        ge=1,
+        le=1_000_000,
     )
 
 
@@ -134,7 +143,7 @@ class ServeOptions(Limits, Options, verb="serve", knobs=("device", "precision", 
     )
     api_key_file: str = option(
         "",
-        "File with further API keys, one on each line. SIGHUP makes the server read it again.",
+        "File with further API keys, one per line. SIGHUP makes the server read it again.",
         metavar="FILE",
     )
     cors_origins: str = option(
@@ -150,4 +159,4 @@ class ServeOptions(Limits, Options, verb="serve", knobs=("device", "precision", 
         "Certificate for HTTPS, in PEM format. SIGHUP makes the server read it again.",
         metavar="FILE",
     )
-    ssl_keyfile: str = option("", "Private key of the certificate, not encrypted.", metavar="FILE")
+    ssl_keyfile: str = option("", "Unencrypted private key of the certificate.", metavar="FILE")

@@ -20,15 +20,14 @@ LABELLED_IMAGES = (
 """Knobs that select the labelled images to measure."""
 
 PRIOR = (
-    "Frequencies of the classes for which probabilities hold: as training left them (trained), "
-    "those of the training images (natural), or equal ones, which finds more of the rare classes "
+    "Class frequencies that the probabilities assume: those that training led to (trained), those "
+    "of the training images (natural), or equal ones, which find more of the rare classes "
     "(balanced). A number tau: subtract tau times the logarithm of the trained frequencies from "
     "the logits (1 is balanced)."
 )
 
 COVERAGE = (
-    "Share of images for which the right class is to be among those that cannot be excluded, for "
-    "example 0.9."
+    "Share of images for which the possible classes must include the right one, for example 0.9."
 )
 
 RECIPE = "Recipe: a YAML file, or a name that `convnextv2 recipes` lists."

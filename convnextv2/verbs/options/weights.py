@@ -19,20 +19,20 @@ class ExportOptions(
     knobs=(*LABELLED_IMAGES, "batch_size", "workers", "bad_images", "max_image_pixels"),
     batch_size=16,
 ):
-    """Write a model as an ONNX, PyTorch or OpenVINO artifact, and certify how well it agrees."""
+    """Export a model as an ONNX, PyTorch or OpenVINO artifact, and certify how well they agree."""
 
     run: PathLike = argument("RUN", RUN)
     format: FormatName = option("onnx", "Format of the artifact.", metavar="F")
     precision: PrecisionName = option(
         "float32",
-        "Arithmetic of the artifact. GRN and layer norm keep float32 statistics in every "
-        "precision.",
+        "Arithmetic of the artifact. GRN and layer norm compute their statistics in float32 in any "
+        "case.",
         metavar="P",
     )
     outputs: Literal["classifier", "features", "backbone"] = option(
         "classifier",
-        "What the model returns: logits, embedding and explanation map (classifier), the "
-        "embedding alone (features), or the feature maps of the four stages (backbone).",
+        "What the model returns: logits, embedding and explanation map (classifier), only the "
+        "embedding (features), or the feature maps of the four stages (backbone).",
         metavar="O",
     )
     input: Literal["images", "pixels"] = option(
@@ -49,8 +49,8 @@ class ExportOptions(
     )
     coverage: float | None = option(
         None,
-        f"{COVERAGE} What the artifact then says of unknown images is fitted on the validation "
-        "images.",
+        f"{COVERAGE} What the artifact then reports about unknown images is fitted on the "
+        "validation images.",
         metavar="C",
         gt=0,
         lt=1,
@@ -58,7 +58,7 @@ class ExportOptions(
     prior: Prior = option("trained", PRIOR, metavar="P", ge=0, le=1_000)
     images: int = option(
         512,
-        "Measure on at most this many validation images, spread evenly.",
+        "Measure on at most this many validation images, evenly spaced in their order.",
         metavar="N",
         ge=1,
         le=1_000_000_000,
@@ -68,7 +68,7 @@ class ExportOptions(
     )
     out: PathLike = option(
         "",
-        "Folder to write. If empty, it is artifacts/FORMAT-PRECISION in the run.",
+        "Folder to write. If empty, artifacts/FORMAT-PRECISION in the run.",
         metavar="FOLDER",
     )
     layout: Literal["folder", "triton", "ovms"] = option(
@@ -79,7 +79,7 @@ class ExportOptions(
     )
     name: str = option(
         "",
-        "Name of the model in a model repository. If empty, it is the name of the run.",
+        "Name of the model in a model repository. If empty, the name of the run.",
         metavar="NAME",
     )
     overwrite: bool = option(False, "Replace an artifact that already exists.")
@@ -88,7 +88,7 @@ class ExportOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Options, verb="convert"):
-    """Convert weights of any known format to the format of another library."""
+    """Convert weights in any known format to the format of another library."""
 
     weights: PathLike = argument(
         "WEIGHTS",
@@ -110,8 +110,8 @@ class ConvertOptions(Options, verb="convert"):
         "dinov3-v1",
     ] = option(
         REQUIRED,
-        "Format to write. Names that end in -v1 mean a ConvNeXt of the first version, which "
-        "needs a GRN that is still zero.",
+        "Format to write. Names that end in -v1 stand for the first version of ConvNeXt, which has "
+        "no GRN: its weights must still be zero.",
         metavar="FORMAT",
     )
     out: PathLike = option(
@@ -121,7 +121,9 @@ class ConvertOptions(Options, verb="convert"):
     )
     ema: bool = option(False, "Convert the averaged weights of a training checkpoint.")
     allow_drift: bool = option(
-        False, "Also write weights that the target library would compute slightly differently."
+        False,
+        "Also write weights with which the target library would compute slightly different "
+        "outputs.",
     )
     json: bool = json_option()
 
@@ -131,7 +133,7 @@ class PushOptions(Options, verb="push"):
     """Publish a model on the Hugging Face Hub, with a card, its licence and its figures."""
 
     run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
-    repository: str = argument("OWNER/NAME", "Repository, which is made if it does not exist.")
+    repository: str = argument("OWNER/NAME", "Repository, which is created if it does not exist.")
     to: Literal["transformers", "timm"] = option(
         "transformers",
         "Library that reads the weights. transformers.js reads those for transformers.",
@@ -139,32 +141,34 @@ class PushOptions(Options, verb="push"):
     )
     onnx: Literal["auto", "on", "off"] = option(
         "auto",
-        "Whether to add ONNX files for transformers.js. auto: if the packages for it are "
+        "Whether to add ONNX files for transformers.js. auto: if the required packages are "
         "installed.",
         metavar="O",
     )
     public: bool = option(False, "Make a new repository public. Otherwise it is private.")
     revision: str = option(
-        "", "Branch to push to, which is made if it does not exist. If empty, main.", metavar="NAME"
+        "",
+        "Branch to push to, which is created if it does not exist. If empty, main.",
+        metavar="NAME",
     )
     license: str = option(
         "",
-        "Licence on the card, such as apache-2.0. If empty, it is that of the weights that "
-        "training started from.",
+        "Licence on the card, such as apache-2.0. If empty, that of the weights that training "
+        "started from.",
         metavar="ID",
     )
     about: str = option("", "What the model is for, as Markdown for the card.", metavar="TEXT")
     allow_drift: bool = option(
-        False, "Also push weights that the library would compute slightly differently."
+        False, "Also push weights with which the library would compute slightly different outputs."
     )
-    out: PathLike = option("", "Keep the folder that is pushed here.", metavar="FOLDER")
+    out: PathLike = option("", "Folder to keep a copy of the pushed files in.", metavar="FOLDER")
     dry_run: bool = option(False, "Write the folder to `out` and upload nothing.")
     json: bool = json_option()
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(Options, verb="inspect"):
-    """Describe a run, or weights of any known format."""
+    """Describe a run, or weights in any known format."""
 
     weights: PathLike = argument("WEIGHTS", RUN)
     json: bool = json_option()
