@@ -160,37 +160,37 @@ def pretrain(
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         show_images: Write the first augmented training images to this PNG file, as the network
             would see them, and stop before training. No run folder is written.
-        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        out: Run folder to write. If empty, runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
-            that has no checkpoint yet is started, so that one command serves for the first start
-            and for every later one.
-        resume_allow: Names of what may differ from the run that is resumed: knobs (such as
-            precision), images, classes or ranks. Any other difference that changes what is learned
-            is refused.
+            without a checkpoint is started instead, so that the same command works for the first
+            start and for every later one.
+        resume_allow: What may differ from the run that is resumed: names of knobs (such as
+            precision), images, classes or ranks. Any other difference that affects the result is
+            refused.
         overwrite: Delete the contents of `out` and start again.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used
             if there are any.
-        elastic: Give the same weights bit for bit on any number of ranks. A step then has
+        elastic: Produce the same weights, bit for bit, on any number of ranks. A step then has
             accumulate x ranks batches, which must be a power of two, and their gradients are added
             in a fixed order.
-        shard: Share weights, gradients, moments and the moving average among the ranks, so that
-            each holds only its part (FSDP2). For models that do not fit into the memory of one
-            device; docs/how-to/sharding.md.
+        shard: Split weights, gradients, optimizer moments and the moving average across the ranks,
+            so that each holds only a part (FSDP2). For models that do not fit into the memory of
+            one device; see docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first
             step is slow.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
         save_every_steps: Also save a checkpoint each time this many steps have passed.
         save_every_minutes: Also save a checkpoint when the last one is this old.
-        async_save: Write checkpoints in the background while training goes on. This takes memory
+        async_save: Write checkpoints in the background while training continues. This needs memory
             for a copy of one.
         bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or
             skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
@@ -202,26 +202,25 @@ def pretrain(
             MindCV's names.
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never
+        loggers: Experiment trackers to log to as well: wandb, mlflow, trackio. Their failures never
             stop a run.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
-        num_samples: Use at most this many training images. They are chosen at random, but always in
-            the same way.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
+        num_samples: Use at most this many training images, drawn at random from `seed`.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
@@ -230,13 +229,13 @@ def pretrain(
             0: do not wait.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that
             do not fit are decoded each time. With a cache, JPEG files are decoded at full
             resolution.
@@ -257,19 +256,19 @@ def pretrain(
             for all three, or one for each. A fourth number is for hue. Not used with
             `auto_augment`.
         auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: Interpolation with which images are resized.
-        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
-            decides: all presets do except mindcv.
+        interpolation: Interpolation method for resizing images.
+        antialias: Antialias when an image is made smaller. If empty, `eval_preset` decides: all
+            presets do so except mindcv.
         erase_scale: Share of the image's area that is erased: minimum and maximum.
         erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
         erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel.
-            Numbers (one, or one for each channel): these normalised values.
+            Numbers (one, or one for each channel): values after normalisation.
         erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as
             it is.
-        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch
-            keeps its length. 0: once.
+        aug_repeats: Number of copies of each image that is drawn, each augmented differently. The
+            length of the epoch stays the same, so fewer images are drawn. 0: one.
         aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x
-            batch_size images), as the jsd loss requires. 0: off.
+            batch_size images), as the jsd loss needs. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the
             centre crop.
@@ -281,46 +280,46 @@ def pretrain(
         depths: Number of blocks in each of the four stages, for model: custom.
         dims: Number of channels in each of the four stages, for model: custom.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first
-            ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
-        gelu: Form of GELU. Weights from MindCV need 'tanh'.
-        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as
-            in the official sparse code.
-        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
-        inner_eps: Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.
+        block: Type of the blocks: those of ConvNeXt V2 (v2), the same without GRN (v2_without_grn),
+            or those of the first ConvNeXt, with layer scale and without GRN (v1). The last two are
+            for comparisons.
+        gelu: Exact GELU or its tanh approximation. Weights from MindCV need 'tanh'.
+        grn_scope: What GRN computes its statistics over: each image, or the whole batch, as in the
+            official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers use 1e-12.
+        inner_eps: Epsilon of all norms but the final one. timm's convnext_xxlarge uses 1e-5.
         drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at
             the first block.
-        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and
-            more time.
-        init: Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on
+        grad_checkpoint: Recompute activations in the backward pass, which saves memory but takes
+            longer.
+        init: Weights to start from: a run folder, a weights file in any known format, OWNER/NAME on
             the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public
             weights of the model's size whose licence allows commercial use.
         resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init`
             (MindCV's ckpt_path) instead of at epoch 0.
         resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
         epochs: Number of passes over the training images.
-        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number alone
-            means minutes. The first epoch warms the learning rate up and is measured; the learning
+        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number
+            without a unit means minutes. The first epoch is the warm-up and is timed; the learning
             rate then falls along a cosine over as many epochs as fit.
         optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
         lr: Peak learning rate, for a global batch of `lr_batch_size` images.
-        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch
-            is used.
+        lr_batch_size: Global batch that `lr` is meant for. If empty, `lr` applies to any batch.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
         min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
         schedule: Shape of the learning rate schedule after the warm-up.
-        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
-        warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs
-            after the warm-up.
-        decay_rate: Factor of the exponential, step and multi_step schedules; power of the
-            polynomial schedule.
+        warmup_epochs: Length of the linear warm-up at the start, which is part of `epochs`.
+        warmup_factor: Learning rate at the first step of the warm-up, as a share of `lr`.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, all epochs after
+            the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules, or power of the
+            polynomial one.
         decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        num_cycles: Number of consecutive cosines, or of periods of the cyclic schedule.
         cycle_decay: Factor on the peak learning rate from one cosine to the next.
-        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's
-            own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        betas: Decay rates of the optimizer's moving averages. If empty, the optimizer's own: (0.9,
+            0.999) for adamw, adam, nadam and lamb.
         eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
         nesterov: Use Nesterov momentum with sgd.
@@ -329,33 +328,35 @@ def pretrain(
         weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token
             (norm_and_bias), only norms and GRN (auto), or nothing (disable).
         clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
-        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled
-            after 2000 steps without one.
-        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it;
-            with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x
-            accumulate x ranks.
+        loss_scale: Initial loss scale in float16. It is halved on overflow and doubled after 2000
+            steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` is derived from it;
+            with batch_size auto, both are chosen to match it. If empty, batch_size x accumulate x
+            ranks.
         accumulate: Number of batches whose gradients make up one step.
         ema: Keep an exponential moving average of the weights, and evaluate that average.
         ema_decay: Decay of the moving average at each step.
         ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)).
             mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
-        teacher: Model to learn from: a run folder, a weights file of any known format, OWNER/NAME
+        teacher: Model to learn from: a run folder, a weights file in any known format, OWNER/NAME
             on the Hugging Face Hub, a name that `models --weights` lists, or an exported artifact.
-            It sees the same crops and mixtures as the model that learns (docs/how-to/distil.md).
-        distill_weight: Weight of what the teacher says in the loss.
-        task_weight: Weight of the loss without the teacher. If empty, it is 0 with soft labels
-            (labels do not count then, as in Beyer et al. 2022), and otherwise 1.
-        mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
-        norm_target: Normalise the pixels of each masked tile before the loss compares them.
+            It sees the same crops and mixed images as the student (docs/how-to/distil.md).
+        distill_weight: Weight of the teacher's part of the loss.
+        task_weight: Weight of the part of the loss that needs no teacher. If empty, 0 with soft
+            labels (the labels of the data are then unused, as in Beyer et al. 2022), and otherwise
+            1.
+        mask_ratio: Share of the tiles that is masked.
+        tile: Side of a tile. If empty, the total stride (8 x stem_stride).
+        norm_target: Normalise the pixels of each masked tile before they serve as targets of the
+            loss.
         decoder_dim: Number of channels in the decoder.
         decoder_depth: Number of blocks in the decoder.
         health_every_epochs: Number of epochs between examinations of the features and gradients on
-            a fixed set of images, which the report shows. The first and the last epoch are always
-            examined then. Empty: never.
+            a fixed set of images, for the report. They also take place before the first epoch and
+            after the last one. If empty, there are none.
         probe_every_epochs: Number of epochs between probes of the frozen features, by nearest
-            neighbours and a linear layer. The images need labels for that. The first and the last
-            epoch are always probed then. Empty: never.
+            neighbours and a linear layer, which needs labelled images. They also take place before
+            the first epoch and after the last one. If empty, there are none.
         probe_dir: Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of
             the run.
 
@@ -550,49 +551,49 @@ def train(
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         show_images: Write the first augmented training images to this PNG file, as the network
             would see them, and stop before training. No run folder is written.
-        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        out: Run folder to write. If empty, runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
-            that has no checkpoint yet is started, so that one command serves for the first start
-            and for every later one.
-        resume_allow: Names of what may differ from the run that is resumed: knobs (such as
-            precision), images, classes or ranks. Any other difference that changes what is learned
-            is refused.
+            without a checkpoint is started instead, so that the same command works for the first
+            start and for every later one.
+        resume_allow: What may differ from the run that is resumed: names of knobs (such as
+            precision), images, classes or ranks. Any other difference that affects the result is
+            refused.
         overwrite: Delete the contents of `out` and start again.
         task: What is learned: a class or labels for each image (classification), a class for each
             pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects
             (detection).
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used
             if there are any.
-        elastic: Give the same weights bit for bit on any number of ranks. A step then has
+        elastic: Produce the same weights, bit for bit, on any number of ranks. A step then has
             accumulate x ranks batches, which must be a power of two, and their gradients are added
             in a fixed order.
-        shard: Share weights, gradients, moments and the moving average among the ranks, so that
-            each holds only its part (FSDP2). For models that do not fit into the memory of one
-            device; docs/how-to/sharding.md.
+        shard: Split weights, gradients, optimizer moments and the moving average across the ranks,
+            so that each holds only a part (FSDP2). For models that do not fit into the memory of
+            one device; see docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first
             step is slow.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
         val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
-        best_by: Figure of the validation images that decides which weights are best: accuracy
-            (top1), mean recall over the classes (balanced_accuracy), mean F1 over the classes
-            (macro_f1), or the lowest loss.
+        best_by: Validation metric that decides which weights are best: accuracy (top1), mean recall
+            over the classes (balanced_accuracy), mean F1 over the classes (macro_f1), or the lowest
+            loss.
         patience: Stop after this many epochs without a better `best_by`. If empty, all `epochs` are
             trained. With a cosine schedule most of the gain comes late, as the learning rate falls,
             so a small number stops too early.
         save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
         save_every_steps: Also save a checkpoint each time this many steps have passed.
         save_every_minutes: Also save a checkpoint when the last one is this old.
-        async_save: Write checkpoints in the background while training goes on. This takes memory
+        async_save: Write checkpoints in the background while training continues. This needs memory
             for a copy of one.
         bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or
             skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
@@ -604,34 +605,33 @@ def train(
             MindCV's names.
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never
+        loggers: Experiment trackers to log to as well: wandb, mlflow, trackio. Their failures never
             stop a run.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
-        num_samples: Use at most this many training images. They are chosen at random, but always in
-            the same way.
+        num_samples: Use at most this many training images, drawn at random from `seed`.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
@@ -640,13 +640,13 @@ def train(
             0: do not wait.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that
             do not fit are decoded each time. With a cache, JPEG files are decoded at full
             resolution.
@@ -667,24 +667,24 @@ def train(
             for all three, or one for each. A fourth number is for hue. Not used with
             `auto_augment`.
         auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: Interpolation with which images are resized.
-        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
-            decides: all presets do except mindcv.
+        interpolation: Interpolation method for resizing images.
+        antialias: Antialias when an image is made smaller. If empty, `eval_preset` decides: all
+            presets do so except mindcv.
         erase_prob: Probability of erasing a random rectangle.
         erase_scale: Share of the image's area that is erased: minimum and maximum.
         erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
         erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel.
-            Numbers (one, or one for each channel): these normalised values.
+            Numbers (one, or one for each channel): values after normalisation.
         erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as
             it is.
         mixup: Alpha of the Beta distribution of mixup. 0: off.
         cutmix: Alpha of the Beta distribution of cutmix. 0: off.
         mix_prob: Probability that mixup or cutmix is applied to a batch.
         mix_switch_prob: Probability of cutmix instead of mixup if both are on.
-        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch
-            keeps its length. 0: once.
+        aug_repeats: Number of copies of each image that is drawn, each augmented differently. The
+            length of the epoch stays the same, so fewer images are drawn. 0: one.
         aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x
-            batch_size images), as the jsd loss requires. 0: off.
+            batch_size images), as the jsd loss needs. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the
             centre crop.
@@ -695,53 +695,53 @@ def train(
             large, xlarge or huge; or 'custom', with `depths` and `dims`.
         depths: Number of blocks in each of the four stages, for model: custom.
         dims: Number of channels in each of the four stages, for model: custom.
-        num_classes: Number of classes. If empty, it is the number of classes in the data.
+        num_classes: Number of classes. If empty, that of the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first
-            ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
-        gelu: Form of GELU. Weights from MindCV need 'tanh'.
-        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as
-            in the official sparse code.
-        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
-        inner_eps: Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.
+        block: Type of the blocks: those of ConvNeXt V2 (v2), the same without GRN (v2_without_grn),
+            or those of the first ConvNeXt, with layer scale and without GRN (v1). The last two are
+            for comparisons.
+        gelu: Exact GELU or its tanh approximation. Weights from MindCV need 'tanh'.
+        grn_scope: What GRN computes its statistics over: each image, or the whole batch, as in the
+            official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers use 1e-12.
+        inner_eps: Epsilon of all norms but the final one. timm's convnext_xxlarge uses 1e-5.
         drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at
             the first block.
         head_init_scale: Factor on the initial weights of the head. Use 0.001 for fine-tuning.
-        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and
-            more time.
-        init: Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on
+        grad_checkpoint: Recompute activations in the backward pass, which saves memory but takes
+            longer.
+        init: Weights to start from: a run folder, a weights file in any known format, OWNER/NAME on
             the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public
             weights of the model's size whose licence allows commercial use.
         resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init`
             (MindCV's ckpt_path) instead of at epoch 0.
         resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
-        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or
-            everything except the final norm and the head (encoder).
-        freeze_grn: Do not train GRN. A start from a ConvNeXt of the first version then stays one,
-            and `convert` can write it as one.
+        freeze: What to freeze: nothing (none), the stem, the stem and the first 1, 2 or 3 stages,
+            or everything except the final norm and the head (encoder).
+        freeze_grn: Do not train GRN. A model that starts from a first-version ConvNeXt then remains
+            one, and `convert` can write it as one.
         epochs: Number of passes over the training images.
-        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number alone
-            means minutes. The first epoch warms the learning rate up and is measured; the learning
+        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number
+            without a unit means minutes. The first epoch is the warm-up and is timed; the learning
             rate then falls along a cosine over as many epochs as fit.
         optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
         lr: Peak learning rate, for a global batch of `lr_batch_size` images.
-        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch
-            is used.
+        lr_batch_size: Global batch that `lr` is meant for. If empty, `lr` applies to any batch.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
         min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
         schedule: Shape of the learning rate schedule after the warm-up.
-        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
-        warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs
-            after the warm-up.
-        decay_rate: Factor of the exponential, step and multi_step schedules; power of the
-            polynomial schedule.
+        warmup_epochs: Length of the linear warm-up at the start, which is part of `epochs`.
+        warmup_factor: Learning rate at the first step of the warm-up, as a share of `lr`.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, all epochs after
+            the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules, or power of the
+            polynomial one.
         decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        num_cycles: Number of consecutive cosines, or of periods of the cyclic schedule.
         cycle_decay: Factor on the peak learning rate from one cosine to the next.
-        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's
-            own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        betas: Decay rates of the optimizer's moving averages. If empty, the optimizer's own: (0.9,
+            0.999) for adamw, adam, nadam and lamb.
         eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
         nesterov: Use Nesterov momentum with sgd.
@@ -749,91 +749,96 @@ def train(
             gradient in the other optimizers.
         weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token
             (norm_and_bias), only norms and GRN (auto), or nothing (disable).
-        layer_decay: Factor on the learning rate from each layer to the one below it, from the head
-            (1) down to the stem.
+        layer_decay: Factor between the learning rates of each layer and the one above it, from the
+            head (1) down to the stem.
         layer_decay_form: What counts as a layer: one block (single), a group of blocks (group,
             which the paper uses for base and large), or a stage (stage, which the official
             segmentation code uses).
         clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
-        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled
-            after 2000 steps without one.
-        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it;
-            with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x
-            accumulate x ranks.
+        loss_scale: Initial loss scale in float16. It is halved on overflow and doubled after 2000
+            steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` is derived from it;
+            with batch_size auto, both are chosen to match it. If empty, batch_size x accumulate x
+            ranks.
         accumulate: Number of batches whose gradients make up one step.
         loss: Loss function: cross entropy over a softmax (ce), binary cross entropy (bce),
             asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd,
-            with aug_splits 3). With several labels per image, it is bce or asl_multi_label.
+            with aug_splits 3). With several labels per image, it must be bce or asl_multi_label; ce
+            then becomes bce.
         pos_weight: With several labels per image: the weight of a class in the loss of images that
-            have it. balanced: images without it / images with it, at most 10.
+            have it. balanced: the number of images without the class divided by that of images with
+            it, at most 10.
         loss_reduction: Whether ce and bce take the mean or the sum over the batch.
         class_weights: Weight of an image in the loss, by its class: in inverse proportion to the
             number of training images (balanced), to their effective number (effective, with
-            `class_weights_beta`), or as in a table (other classes have 1). The weights are scaled
+            `class_weights_beta`), or given in a table (1 for other classes). The weights are scaled
             to a mean of 1 over the images.
-        class_weights_beta: beta of the effective number of n images, (1 - beta^n) / (1 - beta).
-            Near 0, all weights are equal; near 1, they are balanced.
+        class_weights_beta: beta in the effective number of n images, (1 - beta^n) / (1 - beta).
+            Near 0, all weights are nearly equal; near 1, they are nearly balanced.
         sampling: How often the images of a class are drawn. natural: each image once in an epoch.
-            balanced: every class equally often. sqrt: in proportion to the square root of the
-            number of its images. A number from 0 to 1: to this power of it. An epoch keeps its
-            length.
+            balanced: every class equally often. sqrt: in proportion to the square root of its
+            number of images. A number p from 0 to 1: in proportion to its number of images to the
+            power of p. The length of an epoch stays the same.
         logit_adjustment: tau: the loss adds tau times the logarithm of the class frequencies to the
-            logits, so that the network itself need not prefer frequent classes. 1 makes up for all
-            of it. 0: off.
+            logits, so that the network itself does not learn to prefer frequent classes. 1:
+            compensate fully. 0: off.
         label_smoothing: Share of the target that is spread evenly over all classes.
         ema: Keep an exponential moving average of the weights, and evaluate that average.
         ema_decay: Decay of the moving average at each step.
         ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)).
             mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
-        teacher: Model to learn from: a run folder, a weights file of any known format, OWNER/NAME
+        teacher: Model to learn from: a run folder, a weights file in any known format, OWNER/NAME
             on the Hugging Face Hub, a name that `models --weights` lists, or an exported artifact.
-            It sees the same crops and mixtures as the model that learns (docs/how-to/distil.md).
-        distill: What to learn from the teacher: its soft labels, which needs a teacher of the same
-            classes; its pooled features, through a linear layer that is not part of the result; or
-            both. auto: soft if the teacher names the classes of the data, otherwise features.
-        distill_weight: Weight of what the teacher says in the loss.
-        distill_temperature: Number by which all logits are divided before teacher and student are
-            compared.
-        task_weight: Weight of the loss without the teacher. If empty, it is 0 with soft labels
-            (labels do not count then, as in Beyer et al. 2022), and otherwise 1.
-        unlabelled: Folder of further training images. Labels are not read; the teacher alone says
-            what is learned from them.
-        classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and
-            perhaps a colour each. If empty, one that lies in data_dir under a usual name is used,
-            such as classes.csv.
-        ignore_values: Values in label maps that stand for no class: they teach nothing and are not
-            measured. If empty, it is 255, unless that is a class.
-        reduce_zero_label: Ignore 0 in label maps, so that the first class is 1, as in ADE20K.
-        scale_jitter: Random factor on the size of an image, minimum and maximum. At 1, an image
-            covers `image_size` (segmentation) or lies inside it (detection).
-        max_class_share: Crops of which one class fills a larger share are drawn again, up to ten
-            times. 1: no limit.
-        photometric: Probability of each of four changes of colours: brightness, contrast,
-            saturation and hue (0.5 in the official segmentation recipes).
+            It sees the same crops and mixed images as the student (docs/how-to/distil.md).
+        distill: What to learn from the teacher: its soft labels (soft), for which it must have the
+            same classes; its pooled features (features), through a linear layer that is discarded
+            after training; or both. auto: soft if the teacher names the classes of the data,
+            otherwise features.
+        distill_weight: Weight of the teacher's part of the loss.
+        distill_temperature: Temperature by which the logits of teacher and student are divided
+            before they are compared.
+        task_weight: Weight of the part of the loss that needs no teacher. If empty, 0 with soft
+            labels (the labels of the data are then unused, as in Beyer et al. 2022), and otherwise
+            1.
+        unlabelled: Folder of further training images. Their labels are not read; they are learned
+            from the teacher only.
+        classes: Table of the classes in label maps: CSV, text or JSON with the id, the name and
+            optionally the colour of each class. If empty, a file in data_dir with a usual name is
+            used, such as classes.csv.
+        ignore_values: Values in label maps that stand for no class. Their pixels count neither in
+            the loss nor in the evaluation. If empty, 255, unless that is a class.
+        reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
+            ADE20K.
+        scale_jitter: Random factor by which training images are resized: minimum and maximum. At 1,
+            an image just covers `image_size` (segmentation) or fits inside it (detection).
+        max_class_share: A crop in which one class fills a larger share than this is drawn again, up
+            to ten times. 1: no limit.
+        photometric: Probability of each of four colour changes: brightness, contrast, saturation
+            and hue (0.5 in the official segmentation recipes).
         head_channels: Number of channels in the head of a segmentor.
         head_norm: Norm in the head of a segmentor: over the batch (batch; on several CUDA ranks,
             over the batches of all), or over each image (group), which suits batches of one to four
             images.
-        auxiliary_weight: Weight of the loss of an auxiliary head, which a segmentor has in training
-            only. 0: no such head.
-        slide: Evaluate a segmentor on overlapping windows of `image_size`, which move by two thirds
-            of it, instead of on whole images.
+        auxiliary_weight: Weight of the loss of an auxiliary head, which a segmentor has only in
+            training. 0: no such head.
+        slide: Evaluate a segmentor on overlapping windows of `image_size`, with a stride of two
+            thirds of it, instead of on whole images.
         test_scales: Factors on the size of evaluation images. The probabilities of all sizes are
             averaged.
         test_flip: Also evaluate every image mirrored, and average the probabilities.
         annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the
-            first of COCO, YOLO and Pascal VOC that is there.
-        masks: Whether a detector learns masks. auto: if the objects have some.
+            first of COCO, YOLO and Pascal VOC that is found.
+        masks: Whether a detector learns masks. auto: if the objects have masks.
         fpn_channels: Number of channels in the feature pyramid and the mask head of a detector.
         finest_stride: Stride of the finest level on which a detector looks for objects. 8 takes a
-            fraction of the time, and misses objects of few pixels.
-        anchor_scale: Side of a detector's anchors, over the stride of their level.
+            fraction of the time, but misses small objects.
+        anchor_scale: Side of a detector's anchors, as a multiple of the stride of their level.
         box_dim: Width of the two layers of a detector's box head.
-        proposals: Number of regions in an image that a detector looks at more closely.
-        rois: Number of regions in an image that the heads of a detector are trained on.
-        max_detections: The most objects that a detector finds in an image.
-        soft_nms: Lower the scores of objects that overlap with better ones of their class (linear
-            soft-NMS), instead of dropping them.
+        proposals: Maximum number of proposals for objects that a detector examines in an image.
+        rois: Number of proposals per image that the heads of a detector are trained on.
+        max_detections: Maximum number of objects that a detector finds in an image.
+        soft_nms: Lower the scores of objects that overlap higher-scoring ones of the same class
+            (linear soft-NMS), instead of dropping them.
 
     Returns:
         The run. With `show_images`, it has no folder.
@@ -929,8 +934,8 @@ def validate(
         task: What is learned: a class or labels for each image (classification), a class for each
             pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects
             (detection).
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used
@@ -939,32 +944,32 @@ def validate(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under
             MindCV's names.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -975,11 +980,11 @@ def validate(
             0: do not wait.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
         image_size: Side of the square images, or their height and width. With `time`, auto takes
             the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
@@ -987,9 +992,9 @@ def validate(
         value_range: For files with more than 8 bits: the values that become black and white, the
             same for all channels and images. Values outside are clipped. If empty, the type of the
             values decides (docs/how-to/preprocessing.md).
-        interpolation: Interpolation with which images are resized.
-        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
-            decides: all presets do except mindcv.
+        interpolation: Interpolation method for resizing images.
+        antialias: Antialias when an image is made smaller. If empty, `eval_preset` decides: all
+            presets do so except mindcv.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the
             centre crop.
@@ -1000,24 +1005,25 @@ def validate(
             large, xlarge or huge; or 'custom', with `depths` and `dims`.
         depths: Number of blocks in each of the four stages, for model: custom.
         dims: Number of channels in each of the four stages, for model: custom.
-        num_classes: Number of classes. If empty, it is the number of classes in the data.
-        init: Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on
+        num_classes: Number of classes. If empty, that of the data.
+        init: Weights to start from: a run folder, a weights file in any known format, OWNER/NAME on
             the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public
             weights of the model's size whose licence allows commercial use.
         ema: Keep an exponential moving average of the weights, and evaluate that average.
-        classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and
-            perhaps a colour each. If empty, one that lies in data_dir under a usual name is used,
-            such as classes.csv.
-        ignore_values: Values in label maps that stand for no class: they teach nothing and are not
-            measured. If empty, it is 255, unless that is a class.
-        reduce_zero_label: Ignore 0 in label maps, so that the first class is 1, as in ADE20K.
-        slide: Evaluate a segmentor on overlapping windows of `image_size`, which move by two thirds
-            of it, instead of on whole images.
+        classes: Table of the classes in label maps: CSV, text or JSON with the id, the name and
+            optionally the colour of each class. If empty, a file in data_dir with a usual name is
+            used, such as classes.csv.
+        ignore_values: Values in label maps that stand for no class. Their pixels count neither in
+            the loss nor in the evaluation. If empty, 255, unless that is a class.
+        reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
+            ADE20K.
+        slide: Evaluate a segmentor on overlapping windows of `image_size`, with a stride of two
+            thirds of it, instead of on whole images.
         test_scales: Factors on the size of evaluation images. The probabilities of all sizes are
             averaged.
         test_flip: Also evaluate every image mirrored, and average the probabilities.
         annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the
-            first of COCO, YOLO and Pascal VOC that is there.
+            first of COCO, YOLO and Pascal VOC that is found.
 
     Returns:
         The figures.
@@ -1061,36 +1067,36 @@ def compare(
         runs: Two or more run folders, weights files or artifacts.
         out: Page to write.
         json: Print the answer as JSON, for use by other programs.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -1099,11 +1105,11 @@ def compare(
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
 
     Returns:
         The page.
@@ -1162,15 +1168,15 @@ def predict(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
@@ -1226,20 +1232,20 @@ def embed(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
@@ -1290,36 +1296,36 @@ def probe(
         run: Run folder, checkpoint, weights file or artifact.
         k: Number of nearest neighbours that vote.
         json: Print the answer as JSON, for use by other programs.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -1328,11 +1334,11 @@ def probe(
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
 
     Returns:
         The accuracies.
@@ -1394,33 +1400,34 @@ def audit(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         value_range: For files with more than 8 bits: the values that become black and white, the
             same for all channels and images. Values outside are clipped. If empty, the type of the
             values decides (docs/how-to/preprocessing.md).
-        classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and
-            perhaps a colour each. If empty, one that lies in data_dir under a usual name is used,
-            such as classes.csv.
-        ignore_values: Values in label maps that stand for no class: they teach nothing and are not
-            measured. If empty, it is 255, unless that is a class.
-        reduce_zero_label: Ignore 0 in label maps, so that the first class is 1, as in ADE20K.
+        classes: Table of the classes in label maps: CSV, text or JSON with the id, the name and
+            optionally the colour of each class. If empty, a file in data_dir with a usual name is
+            used, such as classes.csv.
+        ignore_values: Values in label maps that stand for no class. Their pixels count neither in
+            the loss nor in the evaluation. If empty, 255, unless that is a class.
+        reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
+            ADE20K.
         annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the
-            first of COCO, YOLO and Pascal VOC that is there.
+            first of COCO, YOLO and Pascal VOC that is found.
 
     Returns:
         What was found.
@@ -1489,36 +1496,36 @@ def explain(
         mistakes: Number of mistakes to show.
         neighbours: Number of training images to show beside each mistake.
         json: Print the answer as JSON, for use by other programs.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -1527,11 +1534,11 @@ def explain(
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
 
     Returns:
         The page.
@@ -1568,18 +1575,18 @@ def pack_data(
         images_per_shard: Number of images per tar file. The last one may hold fewer.
         labelled: Pack the classes too. Without them, pretrain can use the shards, and train cannot.
         json: Print the answer as JSON, for use by other programs.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
 
     Returns:
         The number of shards and images.
@@ -1663,30 +1670,30 @@ def export(
         name: Name of the model in a model repository. If empty, the name of the run.
         overwrite: Replace an artifact that already exists.
         json: Print the answer as JSON, for use by other programs.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -1695,11 +1702,11 @@ def export(
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
 
     Returns:
         The artifact's folder.
@@ -1771,7 +1778,7 @@ def serve(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
 
     Raises:
         RecipeError: An option cannot be used.
@@ -1855,15 +1862,15 @@ def infer(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
             skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
@@ -1893,8 +1900,8 @@ def reconstruct(
         images: Image files, or folders of them.
         out: Image file to write.
         count: Show at most this many images, evenly spaced in their order.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
@@ -1902,7 +1909,7 @@ def reconstruct(
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
             skip.
         max_image_pixels: Size of the largest image that is decoded.
-        mask_ratio: Share of the tiles that is hidden.
+        mask_ratio: Share of the tiles that is masked.
 
     Returns:
         The path of the picture.
@@ -1964,14 +1971,14 @@ def statistics(
         max_images: Measure at most this many images, drawn at random from `seed`. If empty, all are
             measured.
         json: Print the answer as JSON, for use by other programs.
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
-        train_split: Subfolder with the training images.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
+        train_split: Subfolder with the training images, or the name of their split in a table.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         max_image_pixels: Size of the largest image that is decoded.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         value_range: For files with more than 8 bits: the values that become black and white, the
@@ -2195,49 +2202,49 @@ def plan(
         link_gbit: With ranks: bandwidth of the slowest link between two devices, in each direction
             (full duplex).
         json: Print the answer as JSON, for use by other programs.
-        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        out: Run folder to write. If empty, runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run
-            that has no checkpoint yet is started, so that one command serves for the first start
-            and for every later one.
-        resume_allow: Names of what may differ from the run that is resumed: knobs (such as
-            precision), images, classes or ranks. Any other difference that changes what is learned
-            is refused.
+            without a checkpoint is started instead, so that the same command works for the first
+            start and for every later one.
+        resume_allow: What may differ from the run that is resumed: names of knobs (such as
+            precision), images, classes or ranks. Any other difference that affects the result is
+            refused.
         overwrite: Delete the contents of `out` and start again.
         task: What is learned: a class or labels for each image (classification), a class for each
             pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects
             (detection).
-        seed: Seed of all random choices. Each choice follows from the seed and from the position in
-            the run.
+        seed: Seed of all random choices. Each choice depends only on the seed and on the position
+            in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used
             if there are any.
-        elastic: Give the same weights bit for bit on any number of ranks. A step then has
+        elastic: Produce the same weights, bit for bit, on any number of ranks. A step then has
             accumulate x ranks batches, which must be a power of two, and their gradients are added
             in a fixed order.
-        shard: Share weights, gradients, moments and the moving average among the ranks, so that
-            each holds only its part (FSDP2). For models that do not fit into the memory of one
-            device; docs/how-to/sharding.md.
+        shard: Split weights, gradients, optimizer moments and the moving average across the ranks,
+            so that each holds only a part (FSDP2). For models that do not fit into the memory of
+            one device; see docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16
             on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first
             step is slow.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
         val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
-        best_by: Figure of the validation images that decides which weights are best: accuracy
-            (top1), mean recall over the classes (balanced_accuracy), mean F1 over the classes
-            (macro_f1), or the lowest loss.
+        best_by: Validation metric that decides which weights are best: accuracy (top1), mean recall
+            over the classes (balanced_accuracy), mean F1 over the classes (macro_f1), or the lowest
+            loss.
         patience: Stop after this many epochs without a better `best_by`. If empty, all `epochs` are
             trained. With a cosine schedule most of the gain comes late, as the learning rate falls,
             so a small number stops too early.
         save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
         save_every_steps: Also save a checkpoint each time this many steps have passed.
         save_every_minutes: Also save a checkpoint when the last one is this old.
-        async_save: Write checkpoints in the background while training goes on. This takes memory
+        async_save: Write checkpoints in the background while training continues. This needs memory
             for a copy of one.
         bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or
             skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
@@ -2249,34 +2256,33 @@ def plan(
             MindCV's names.
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never
+        loggers: Experiment trackers to log to as well: wandb, mlflow, trackio. Their failures never
             stop a run.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
-        num_samples: Use at most this many training images. They are chosen at random, but always in
-            the same way.
+        num_samples: Use at most this many training images, drawn at random from `seed`.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
@@ -2285,13 +2291,13 @@ def plan(
             0: do not wait.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that
             do not fit are decoded each time. With a cache, JPEG files are decoded at full
             resolution.
@@ -2312,24 +2318,24 @@ def plan(
             for all three, or one for each. A fourth number is for hue. Not used with
             `auto_augment`.
         auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: Interpolation with which images are resized.
-        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
-            decides: all presets do except mindcv.
+        interpolation: Interpolation method for resizing images.
+        antialias: Antialias when an image is made smaller. If empty, `eval_preset` decides: all
+            presets do so except mindcv.
         erase_prob: Probability of erasing a random rectangle.
         erase_scale: Share of the image's area that is erased: minimum and maximum.
         erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
         erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel.
-            Numbers (one, or one for each channel): these normalised values.
+            Numbers (one, or one for each channel): values after normalisation.
         erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as
             it is.
         mixup: Alpha of the Beta distribution of mixup. 0: off.
         cutmix: Alpha of the Beta distribution of cutmix. 0: off.
         mix_prob: Probability that mixup or cutmix is applied to a batch.
         mix_switch_prob: Probability of cutmix instead of mixup if both are on.
-        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch
-            keeps its length. 0: once.
+        aug_repeats: Number of copies of each image that is drawn, each augmented differently. The
+            length of the epoch stays the same, so fewer images are drawn. 0: one.
         aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x
-            batch_size images), as the jsd loss requires. 0: off.
+            batch_size images), as the jsd loss needs. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the
             centre crop.
@@ -2340,53 +2346,53 @@ def plan(
             large, xlarge or huge; or 'custom', with `depths` and `dims`.
         depths: Number of blocks in each of the four stages, for model: custom.
         dims: Number of channels in each of the four stages, for model: custom.
-        num_classes: Number of classes. If empty, it is the number of classes in the data.
+        num_classes: Number of classes. If empty, that of the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first
-            ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
-        gelu: Form of GELU. Weights from MindCV need 'tanh'.
-        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as
-            in the official sparse code.
-        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
-        inner_eps: Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.
+        block: Type of the blocks: those of ConvNeXt V2 (v2), the same without GRN (v2_without_grn),
+            or those of the first ConvNeXt, with layer scale and without GRN (v1). The last two are
+            for comparisons.
+        gelu: Exact GELU or its tanh approximation. Weights from MindCV need 'tanh'.
+        grn_scope: What GRN computes its statistics over: each image, or the whole batch, as in the
+            official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers use 1e-12.
+        inner_eps: Epsilon of all norms but the final one. timm's convnext_xxlarge uses 1e-5.
         drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at
             the first block.
         head_init_scale: Factor on the initial weights of the head. Use 0.001 for fine-tuning.
-        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and
-            more time.
-        init: Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on
+        grad_checkpoint: Recompute activations in the backward pass, which saves memory but takes
+            longer.
+        init: Weights to start from: a run folder, a weights file in any known format, OWNER/NAME on
             the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public
             weights of the model's size whose licence allows commercial use.
         resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init`
             (MindCV's ckpt_path) instead of at epoch 0.
         resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
-        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or
-            everything except the final norm and the head (encoder).
-        freeze_grn: Do not train GRN. A start from a ConvNeXt of the first version then stays one,
-            and `convert` can write it as one.
+        freeze: What to freeze: nothing (none), the stem, the stem and the first 1, 2 or 3 stages,
+            or everything except the final norm and the head (encoder).
+        freeze_grn: Do not train GRN. A model that starts from a first-version ConvNeXt then remains
+            one, and `convert` can write it as one.
         epochs: Number of passes over the training images.
-        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number alone
-            means minutes. The first epoch warms the learning rate up and is measured; the learning
+        time: Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number
+            without a unit means minutes. The first epoch is the warm-up and is timed; the learning
             rate then falls along a cosine over as many epochs as fit.
         optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
         lr: Peak learning rate, for a global batch of `lr_batch_size` images.
-        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch
-            is used.
+        lr_batch_size: Global batch that `lr` is meant for. If empty, `lr` applies to any batch.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
         min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
         schedule: Shape of the learning rate schedule after the warm-up.
-        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
-        warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs
-            after the warm-up.
-        decay_rate: Factor of the exponential, step and multi_step schedules; power of the
-            polynomial schedule.
+        warmup_epochs: Length of the linear warm-up at the start, which is part of `epochs`.
+        warmup_factor: Learning rate at the first step of the warm-up, as a share of `lr`.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, all epochs after
+            the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules, or power of the
+            polynomial one.
         decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        num_cycles: Number of consecutive cosines, or of periods of the cyclic schedule.
         cycle_decay: Factor on the peak learning rate from one cosine to the next.
-        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's
-            own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        betas: Decay rates of the optimizer's moving averages. If empty, the optimizer's own: (0.9,
+            0.999) for adamw, adam, nadam and lamb.
         eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
         nesterov: Use Nesterov momentum with sgd.
@@ -2394,102 +2400,108 @@ def plan(
             gradient in the other optimizers.
         weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token
             (norm_and_bias), only norms and GRN (auto), or nothing (disable).
-        layer_decay: Factor on the learning rate from each layer to the one below it, from the head
-            (1) down to the stem.
+        layer_decay: Factor between the learning rates of each layer and the one above it, from the
+            head (1) down to the stem.
         layer_decay_form: What counts as a layer: one block (single), a group of blocks (group,
             which the paper uses for base and large), or a stage (stage, which the official
             segmentation code uses).
         clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
-        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled
-            after 2000 steps without one.
-        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it;
-            with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x
-            accumulate x ranks.
+        loss_scale: Initial loss scale in float16. It is halved on overflow and doubled after 2000
+            steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` is derived from it;
+            with batch_size auto, both are chosen to match it. If empty, batch_size x accumulate x
+            ranks.
         accumulate: Number of batches whose gradients make up one step.
         loss: Loss function: cross entropy over a softmax (ce), binary cross entropy (bce),
             asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd,
-            with aug_splits 3). With several labels per image, it is bce or asl_multi_label.
+            with aug_splits 3). With several labels per image, it must be bce or asl_multi_label; ce
+            then becomes bce.
         pos_weight: With several labels per image: the weight of a class in the loss of images that
-            have it. balanced: images without it / images with it, at most 10.
+            have it. balanced: the number of images without the class divided by that of images with
+            it, at most 10.
         loss_reduction: Whether ce and bce take the mean or the sum over the batch.
         class_weights: Weight of an image in the loss, by its class: in inverse proportion to the
             number of training images (balanced), to their effective number (effective, with
-            `class_weights_beta`), or as in a table (other classes have 1). The weights are scaled
+            `class_weights_beta`), or given in a table (1 for other classes). The weights are scaled
             to a mean of 1 over the images.
-        class_weights_beta: beta of the effective number of n images, (1 - beta^n) / (1 - beta).
-            Near 0, all weights are equal; near 1, they are balanced.
+        class_weights_beta: beta in the effective number of n images, (1 - beta^n) / (1 - beta).
+            Near 0, all weights are nearly equal; near 1, they are nearly balanced.
         sampling: How often the images of a class are drawn. natural: each image once in an epoch.
-            balanced: every class equally often. sqrt: in proportion to the square root of the
-            number of its images. A number from 0 to 1: to this power of it. An epoch keeps its
-            length.
+            balanced: every class equally often. sqrt: in proportion to the square root of its
+            number of images. A number p from 0 to 1: in proportion to its number of images to the
+            power of p. The length of an epoch stays the same.
         logit_adjustment: tau: the loss adds tau times the logarithm of the class frequencies to the
-            logits, so that the network itself need not prefer frequent classes. 1 makes up for all
-            of it. 0: off.
+            logits, so that the network itself does not learn to prefer frequent classes. 1:
+            compensate fully. 0: off.
         label_smoothing: Share of the target that is spread evenly over all classes.
         ema: Keep an exponential moving average of the weights, and evaluate that average.
         ema_decay: Decay of the moving average at each step.
         ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)).
             mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
-        teacher: Model to learn from: a run folder, a weights file of any known format, OWNER/NAME
+        teacher: Model to learn from: a run folder, a weights file in any known format, OWNER/NAME
             on the Hugging Face Hub, a name that `models --weights` lists, or an exported artifact.
-            It sees the same crops and mixtures as the model that learns (docs/how-to/distil.md).
-        distill: What to learn from the teacher: its soft labels, which needs a teacher of the same
-            classes; its pooled features, through a linear layer that is not part of the result; or
-            both. auto: soft if the teacher names the classes of the data, otherwise features.
-        distill_weight: Weight of what the teacher says in the loss.
-        distill_temperature: Number by which all logits are divided before teacher and student are
-            compared.
-        task_weight: Weight of the loss without the teacher. If empty, it is 0 with soft labels
-            (labels do not count then, as in Beyer et al. 2022), and otherwise 1.
-        unlabelled: Folder of further training images. Labels are not read; the teacher alone says
-            what is learned from them.
-        classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and
-            perhaps a colour each. If empty, one that lies in data_dir under a usual name is used,
-            such as classes.csv.
-        ignore_values: Values in label maps that stand for no class: they teach nothing and are not
-            measured. If empty, it is 255, unless that is a class.
-        reduce_zero_label: Ignore 0 in label maps, so that the first class is 1, as in ADE20K.
-        scale_jitter: Random factor on the size of an image, minimum and maximum. At 1, an image
-            covers `image_size` (segmentation) or lies inside it (detection).
-        max_class_share: Crops of which one class fills a larger share are drawn again, up to ten
-            times. 1: no limit.
-        photometric: Probability of each of four changes of colours: brightness, contrast,
-            saturation and hue (0.5 in the official segmentation recipes).
+            It sees the same crops and mixed images as the student (docs/how-to/distil.md).
+        distill: What to learn from the teacher: its soft labels (soft), for which it must have the
+            same classes; its pooled features (features), through a linear layer that is discarded
+            after training; or both. auto: soft if the teacher names the classes of the data,
+            otherwise features.
+        distill_weight: Weight of the teacher's part of the loss.
+        distill_temperature: Temperature by which the logits of teacher and student are divided
+            before they are compared.
+        task_weight: Weight of the part of the loss that needs no teacher. If empty, 0 with soft
+            labels (the labels of the data are then unused, as in Beyer et al. 2022), and otherwise
+            1.
+        unlabelled: Folder of further training images. Their labels are not read; they are learned
+            from the teacher only.
+        classes: Table of the classes in label maps: CSV, text or JSON with the id, the name and
+            optionally the colour of each class. If empty, a file in data_dir with a usual name is
+            used, such as classes.csv.
+        ignore_values: Values in label maps that stand for no class. Their pixels count neither in
+            the loss nor in the evaluation. If empty, 255, unless that is a class.
+        reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
+            ADE20K.
+        scale_jitter: Random factor by which training images are resized: minimum and maximum. At 1,
+            an image just covers `image_size` (segmentation) or fits inside it (detection).
+        max_class_share: A crop in which one class fills a larger share than this is drawn again, up
+            to ten times. 1: no limit.
+        photometric: Probability of each of four colour changes: brightness, contrast, saturation
+            and hue (0.5 in the official segmentation recipes).
         head_channels: Number of channels in the head of a segmentor.
         head_norm: Norm in the head of a segmentor: over the batch (batch; on several CUDA ranks,
             over the batches of all), or over each image (group), which suits batches of one to four
             images.
-        auxiliary_weight: Weight of the loss of an auxiliary head, which a segmentor has in training
-            only. 0: no such head.
-        slide: Evaluate a segmentor on overlapping windows of `image_size`, which move by two thirds
-            of it, instead of on whole images.
+        auxiliary_weight: Weight of the loss of an auxiliary head, which a segmentor has only in
+            training. 0: no such head.
+        slide: Evaluate a segmentor on overlapping windows of `image_size`, with a stride of two
+            thirds of it, instead of on whole images.
         test_scales: Factors on the size of evaluation images. The probabilities of all sizes are
             averaged.
         test_flip: Also evaluate every image mirrored, and average the probabilities.
         annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the
-            first of COCO, YOLO and Pascal VOC that is there.
-        masks: Whether a detector learns masks. auto: if the objects have some.
+            first of COCO, YOLO and Pascal VOC that is found.
+        masks: Whether a detector learns masks. auto: if the objects have masks.
         fpn_channels: Number of channels in the feature pyramid and the mask head of a detector.
         finest_stride: Stride of the finest level on which a detector looks for objects. 8 takes a
-            fraction of the time, and misses objects of few pixels.
-        anchor_scale: Side of a detector's anchors, over the stride of their level.
+            fraction of the time, but misses small objects.
+        anchor_scale: Side of a detector's anchors, as a multiple of the stride of their level.
         box_dim: Width of the two layers of a detector's box head.
-        proposals: Number of regions in an image that a detector looks at more closely.
-        rois: Number of regions in an image that the heads of a detector are trained on.
-        max_detections: The most objects that a detector finds in an image.
-        soft_nms: Lower the scores of objects that overlap with better ones of their class (linear
-            soft-NMS), instead of dropping them.
-        mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
-        norm_target: Normalise the pixels of each masked tile before the loss compares them.
+        proposals: Maximum number of proposals for objects that a detector examines in an image.
+        rois: Number of proposals per image that the heads of a detector are trained on.
+        max_detections: Maximum number of objects that a detector finds in an image.
+        soft_nms: Lower the scores of objects that overlap higher-scoring ones of the same class
+            (linear soft-NMS), instead of dropping them.
+        mask_ratio: Share of the tiles that is masked.
+        tile: Side of a tile. If empty, the total stride (8 x stem_stride).
+        norm_target: Normalise the pixels of each masked tile before they serve as targets of the
+            loss.
         decoder_dim: Number of channels in the decoder.
         decoder_depth: Number of blocks in the decoder.
         health_every_epochs: Number of epochs between examinations of the features and gradients on
-            a fixed set of images, which the report shows. The first and the last epoch are always
-            examined then. Empty: never.
+            a fixed set of images, for the report. They also take place before the first epoch and
+            after the last one. If empty, there are none.
         probe_every_epochs: Number of epochs between probes of the frozen features, by nearest
-            neighbours and a linear layer. The images need labels for that. The first and the last
-            epoch are always probed then. Empty: never.
+            neighbours and a linear layer, which needs labelled images. They also take place before
+            the first epoch and after the last one. If empty, there are none.
         probe_dir: Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of
             the run.
 
@@ -2587,33 +2599,32 @@ def benchmark(
         compile: Compile the training step with torch.compile. This needs a compiler, and the first
             step is slow.
         kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on
-            first use), plain (PyTorch's), or auto (native if they can be compiled).
+            first use), plain (PyTorch's own), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
-            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
-            WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
+            table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in
+            WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may
+            be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
-        train_split: Subfolder with the training images.
-        val_split: Subfolder with the validation images.
+        train_split: Subfolder with the training images, or the name of their split in a table.
+        val_split: Subfolder with the validation images, or the name of their split in a table.
         class_order: How the rows of foreign weights without class names are matched with the
             classes of the data. text: class names sorted as text, as torchvision does. natural:
             numbers in names sorted by value, as timm does. number: each folder is named after its
-            row. A file: one class name on each line, in the order of the rows. auto: decided by the
-            format of the weights, ImageNet's ids and numbered folders.
+            row. A file: one class name per line, in the order of the rows. auto: depends on the
+            format of the weights, and on whether folders are named by ImageNet's ids or by numbers.
         columns: Columns of a table to use if their names are not the usual ones, such as
             path=image_id,label=class,split=fold.
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
-        label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is detected.
-        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
-            the table.
-        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        label_separator: Separator of the names in a table's column of labels, such as '|'. space
+            stands for a blank. If empty, it is detected.
+        images_dir: Folder that the paths in a table are relative to. If empty, the folder of the
+            table.
+        image_suffix: Extension to add to the file names in a table that have none, such as .jpg.
         val_fraction: Share of the images that is held out for validation if the data have no split
             of their own.
-        num_samples: Use at most this many training images. They are chosen at random, but always in
-            the same way.
+        num_samples: Use at most this many training images, drawn at random from `seed`.
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or
             leave it out and count it (skip). quarantine also lists it in the run's
             quarantine.jsonl, and the run never reads it again. Without a run, quarantine means
@@ -2622,13 +2633,13 @@ def benchmark(
             0: do not wait.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
-            memory, with `accumulate` adapted so that the global batch is kept. Only training looks
-            for what fits; other verbs use their default.
+            memory, with `accumulate` adapted to keep the global batch. Only training searches for
+            this number; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
-        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server.
-            What does not fit is fetched each time.
+        shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
+            do not fit are fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that
             do not fit are decoded each time. With a cache, JPEG files are decoded at full
             resolution.
@@ -2649,24 +2660,24 @@ def benchmark(
             for all three, or one for each. A fourth number is for hue. Not used with
             `auto_augment`.
         auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: Interpolation with which images are resized.
-        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
-            decides: all presets do except mindcv.
+        interpolation: Interpolation method for resizing images.
+        antialias: Antialias when an image is made smaller. If empty, `eval_preset` decides: all
+            presets do so except mindcv.
         erase_prob: Probability of erasing a random rectangle.
         erase_scale: Share of the image's area that is erased: minimum and maximum.
         erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
         erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel.
-            Numbers (one, or one for each channel): these normalised values.
+            Numbers (one, or one for each channel): values after normalisation.
         erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as
             it is.
         mixup: Alpha of the Beta distribution of mixup. 0: off.
         cutmix: Alpha of the Beta distribution of cutmix. 0: off.
         mix_prob: Probability that mixup or cutmix is applied to a batch.
         mix_switch_prob: Probability of cutmix instead of mixup if both are on.
-        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch
-            keeps its length. 0: once.
+        aug_repeats: Number of copies of each image that is drawn, each augmented differently. The
+            length of the epoch stays the same, so fewer images are drawn. 0: one.
         aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x
-            batch_size images), as the jsd loss requires. 0: off.
+            batch_size images), as the jsd loss needs. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the
             centre crop.
@@ -2676,8 +2687,8 @@ def benchmark(
         drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at
             the first block.
         optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
-        mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
+        mask_ratio: Share of the tiles that is masked.
+        tile: Side of a tile. If empty, the total stride (8 x stem_stride).
 
     Returns:
         The rows of the table that is printed.

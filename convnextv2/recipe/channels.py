@@ -24,7 +24,7 @@ def channel_mistakes(recipe: Recipe) -> list[str]:
     """Find the knobs of a recipe that do not suit its `in_channels`.
 
     Args:
-        recipe: The recipe. It need not be complete, because each knob is judged by itself.
+        recipe: The recipe. It need not be complete, because each knob is checked by itself.
 
     Returns:
         One line for each mistake. The line begins with the name of the knob.

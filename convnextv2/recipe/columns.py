@@ -30,5 +30,5 @@ def read_columns(text: str) -> dict[str, str]:
         columns[role] = name
     taken = [name for name in columns.values() if name]
     if len(set(taken)) < len(taken):
-        raise ValueError("expected another column for each")
+        raise ValueError("expected a different column for each role")
     return columns

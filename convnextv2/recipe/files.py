@@ -37,9 +37,9 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def _number(loader: Any, node: yaml.ScalarNode) -> Any:
-    """Construct a number; 010 and 1:30 remain text, which knobs read as on the command line.
+    """Construct a number. 010 and 1:30 stay text, which knobs read as on the command line.
 
-    YAML 1.1 takes them for octal 8 and for 90, in base 60.
+    YAML 1.1 would read them as 8 (octal) and as 90 (in base 60).
     """
     if ":" in node.value or re.fullmatch(r"[-+]?0[0-7_]+", node.value):
         return node.value
@@ -52,7 +52,7 @@ for _kind in ("int", "float"):
 
 
 def called(path: Path) -> str:
-    """Return what messages call a recipe: its name, or its path if each run has that name."""
+    """Return the name of a recipe for messages: its file name, or the path for that of a run."""
     return str(path) if path.name == RUN_RECIPE else path.name
 
 
@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         try:
             loader = _Loader(text)
             node = loader.get_single_node()
-        except yaml.MarkedYAMLError:  # the loader in Python says more about what is wrong
+        except yaml.MarkedYAMLError:  # the loader in Python gives better messages
             loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
@@ -103,7 +103,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         )
     except RecursionError:
         found = (
-            "cannot be read as YAML: lists or mappings lie in each other too deeply. Write each "
+            "cannot be read as YAML: lists or mappings are nested too deeply. Write each "
             "knob on its own line."
         )
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no such date
@@ -115,13 +115,13 @@ def _construct(loader: Any, node: yaml.Node) -> Any:
     """Construct a value. The keys of a mapping are names of classes, so they stay as written.
 
     Raises:
-        ValueError: A key is there twice, or is no text.
+        ValueError: A key is given twice, or is not text.
     """
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node, deep=True)
     merges = any(key.tag.endswith(":merge") for key, _ in node.value)
     if merges:
-        loader.flatten_mapping(node)  # what is merged comes first, and is meant to be overridden
+        loader.flatten_mapping(node)  # merged entries come first, and later ones override them
     found: dict[str, Any] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
@@ -145,7 +145,7 @@ def _check_nodes(root: yaml.Node) -> None:
 
     def count(node: yaml.Node) -> int:
         if node not in counts:
-            counts[node] = 1  # in a cycle, which the constructor refuses
+            counts[node] = 1  # ends cycles, which the constructor refuses
             parts: Iterable[yaml.Node] = ()
             if isinstance(node, yaml.MappingNode):
                 parts = itertools.chain.from_iterable(node.value)
@@ -188,7 +188,7 @@ def _shipped() -> Path:
 
 
 def began_in(run: Path, out: str) -> Path | None:
-    """Return the folder in which a run was started; None if its place does not tell.
+    """Return the folder in which a run was started; None if it cannot be inferred.
 
     Args:
         run: The run folder.

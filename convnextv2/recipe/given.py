@@ -15,18 +15,18 @@ COMMAND = "this command"
 """The source of values from a command line or a Python call."""
 
 _MAX_LINE = 2000
-"""Characters of a line about a mistake, which may hold a value of any length."""
+"""Maximum length of a line about a mistake, in characters, because values may be long."""
 _MOST_NAMES = 3
-"""The most names that are proposed in place of an unknown one."""
+"""The maximum number of names that are proposed in place of an unknown one."""
 
 
 class Given(NamedTuple):
     """A knob that was given.
 
     Attributes:
-        key: How its name was spelled.
-        value: Its value as it stood, text or of any type.
-        source: Where it stood: the name of a file, or `COMMAND`.
+        key: Its name as it was spelled.
+        value: Its value as it was given: text, or any other type.
+        source: Where it was given: the name of a file, or `COMMAND`.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Idle(NamedTuple):
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return a question with the nearest names, or an empty text if no name is near.
 
-    A name of several parts is near if one part is the word, as `image_size` is for `size`.
+    A compound name is also near if one of its parts is the word: `image_size` for `size`.
     """
     names = list(names)
     near = get_close_matches(word, names, n=1, cutoff=0.8)
@@ -63,7 +63,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def wrong_value(name: str, item: Given) -> str:
-    """Say what a knob expects instead of the value that was given."""
+    """Describe what a knob expects in place of the value that was given."""
     field = Recipe.model_fields[name]
     options = [*keys.VALUES.get(item.key, ())] if item.key != name else []
     wanted = f"one of {', '.join(options)}" if options else expected(name)

@@ -50,7 +50,7 @@ IDLE_RULES: dict[str, IdleRule] = {
     ),
     "has_8_bits": IdleRule(lambda r: r.dataset not in ("", "imagenet"), "its images have 8 bits"),
     "is_here": IdleRule(
-        lambda r: r.dataset_download and r.dataset == "bundled", "it is here already"
+        lambda r: r.dataset_download and r.dataset == "bundled", "it comes with the package"
     ),
     "no_validation": IdleRule(lambda r: not r.val_while_train, "val_while_train is off"),
     "keeps_all": IdleRule(lambda r: r.keep_policy == "all", "all are kept"),
@@ -65,7 +65,7 @@ IDLE_RULES: dict[str, IdleRule] = {
     "no_warmup": IdleRule(lambda r: r.warmup_epochs == 0 and not r.time, "there is no warm-up"),
     "no_ema": IdleRule(lambda r: not r.ema, "ema is off"),
     "no_layer_decay": IdleRule(lambda r: r.layer_decay is None, "layer_decay is not set"),
-    "has_time": IdleRule(lambda r: bool(r.time), "the given time decides it"),
+    "has_time": IdleRule(lambda r: bool(r.time), "time decides it"),
     "no_teacher": IdleRule(lambda r: not r.teacher, "there is no teacher"),
     "no_soft_labels": IdleRule(lambda r: r.distill == "features", "features have none"),
     "no_length": IdleRule(lambda r: r.schedule not in ("cosine", "step"), "the schedule has none"),

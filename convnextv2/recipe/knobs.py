@@ -2,8 +2,8 @@
 
 A declaration has the name, type, default, unit and help of a knob, and MindCV's name for it. A YAML
 file, the command line and a Python call all produce one `Recipe`, so all three pass the same checks
-(`recipe.read`). A value records what the user asked for. What it implies (the device, the
-precision, the number of workers) is decided in the module that needs it: `tasks.masked.task` for
+(`recipe.read`). A value records what the user asked for. Its consequences (the device, the
+precision, the number of workers) are decided in the module that needs them: `tasks.masked.task` for
 the knobs of pre-training, `training.schedule` for the learning rate, `data.build_transforms` for
 images.
 """
@@ -40,7 +40,7 @@ class PairError(ValueError):
         super().__init__("\n".join(mistakes))
 
 
-# Pydantic takes the fields from the last base to the first, and files and `--help` list them so.
+# Pydantic lists the fields from the last base to the first, and so do files and `--help`.
 class Recipe(
     PretrainingKnobs,
     DenseKnobs,
@@ -80,7 +80,7 @@ class Recipe(
 
     @property
     def evaluation_precision(self) -> str:
-        """The precision of the evaluation, which `val_precision` may leave to `precision`."""
+        """The precision of the evaluation: `val_precision`, or `precision` if that is "same"."""
         return self.precision if self.val_precision == "same" else self.val_precision
 
     @model_validator(mode="after")

@@ -161,7 +161,7 @@ class Options:
         return all(name in cls.knobs for name in ours if name in Recipe.model_fields)
 
     def changed(self, *names: str) -> list[str]:
-        """Return which of these options have another value than their default."""
+        """Return which of these options differ from their defaults."""
         return [name for name in names if getattr(self, name) != getattr(type(self), name)]
 
     def recipe(
@@ -255,8 +255,8 @@ class OwnOption(Option):
     def read(self, value: Any) -> Any:
         """Convert a value to the declared type. Paths stay as they are given.
 
-        An empty path is refused where one is needed: `Path("")` is the working folder, which nobody
-        means by a variable of the shell that is not set.
+        An empty path is refused where a path is required. It often comes from an unset shell
+        variable, and `Path("")` would be the working folder.
 
         Raises:
             TypeError, ValueError: The value is not of that type, or is out of bounds.
@@ -352,7 +352,7 @@ def _documented(doc: str, arguments: str) -> str:
 
 
 def _arguments(options: type[Options]) -> str:
-    """Write the section Args of a docstring."""
+    """Return the section Args of a docstring."""
     every = [*own_options(options), *borrowed_options(options)]
     return "\n".join(["Args:"] * bool(every) + [f"    {one.name}: {one.help}" for one in every])
 

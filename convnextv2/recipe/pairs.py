@@ -27,7 +27,7 @@ LOGGERS = ("wandb", "mlflow", "trackio")
 _RANGES: dict[str, tuple[float | None, float | None]] = {
     "workers": (0, 1_024),
     "batch_size": (1, 1_000_000),
-    "image_size": (1, None),  # its upper bound has a line of its own
+    "image_size": (1, None),  # its upper bound is checked separately
     "depths": (1, MAX_BLOCKS),
     "dims": (1, MAX_WIDTH),
     "color_jitter": (0, 100),
@@ -63,7 +63,7 @@ _FOR_CLASSIFICATION = (
 )
 """Knobs that only classification uses."""
 _OTHER_REMEDIES = {"color_jitter": "photometric", "scale": "scale_jitter"}
-"""The knobs of segmentation and detection that come nearest."""
+"""Knobs of classification, and the similar ones of segmentation and detection."""
 
 
 def pair_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -77,7 +77,7 @@ def pair_mistakes(recipe: Recipe) -> Iterator[str]:
     yield from _balance_mistakes(recipe)
     yield from block_mistakes(recipe)
     yield from _distillation_mistakes(recipe)
-    if not recipe.init:  # weights name their channels, and bring the mean and std of their images
+    if not recipe.init:  # weights state their channels, and the mean and std of their images
         yield from channel_mistakes(recipe)
 
 
@@ -101,7 +101,7 @@ def _run_mistakes(recipe: Recipe) -> Iterator[str]:
     if (recipe.model == "custom") != (recipe.depths is not None and recipe.dims is not None):
         yield f"model = {recipe.model!r}: depths and dims go with model: custom, and only with it."
     if recipe.resume and recipe.overwrite:
-        yield f"resume = {recipe.resume}: cannot go together with overwrite. Drop one."
+        yield f"resume = {recipe.resume}: cannot be combined with overwrite. Drop one."
     known = (*type(recipe).model_fields, *NOT_KNOBS)
     if odd := [name for name in recipe.resume_allow or () if name not in known]:
         yield f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(NOT_KNOBS)}."
@@ -128,13 +128,13 @@ def _sharding_mistakes(recipe: Recipe) -> Iterator[str]:
         return
     if recipe.elastic:
         yield (
-            "shard = True: PyTorch adds the gradients of a sharded model, not in the order that "
+            "shard = True: PyTorch does not add the gradients of a sharded model in the order that "
             "elastic needs. Drop one of the two."
         )
     if recipe.batch_size == "auto":
         yield (
             "shard = True: batch_size auto tries steps with the whole model on one device, which "
-            "shard is to avoid. Give batch_size as a number."
+            "shard is meant to avoid. Give batch_size as a number."
         )
     if recipe.compile:
         yield (
@@ -154,7 +154,7 @@ def _sharding_mistakes(recipe: Recipe) -> Iterator[str]:
     for name in ("health_every_epochs", "probe_every_epochs"):
         if getattr(recipe, name) is not None:
             yield (
-                f"shard = True: {name} looks at the whole model on one rank, and no rank holds it. "
+                f"shard = True: {name} needs the whole model on one rank, and no rank holds it. "
                 f"Leave {name} out, or set shard = False."
             )
 
@@ -173,8 +173,7 @@ def _time_mistakes(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.schedule != "cosine":
         yield (
-            f"time = {recipe.time}: the learning rate falls along a cosine then. Set schedule = "
-            "cosine."
+            f"time = {recipe.time}: it only works with the cosine schedule. Set schedule = cosine."
         )
     if recipe.mindcv_files:
         yield (
@@ -198,11 +197,11 @@ def _with_letters(time: str) -> str:
 
 def _auto_size_mistakes(recipe: Recipe) -> Iterator[str]:
     if not (recipe.time or recipe.resume):
-        yield "image_size = auto: the size follows from `time`, which is not set. Set time too."
+        yield "image_size = auto: the size is chosen to fit `time`, which is not set. Set time too."
     for name in ("teacher", "shard"):
         if getattr(recipe, name):
             yield (
-                f"image_size = auto: what a step takes is not measured with {name} = "
+                f"image_size = auto: the cost of a step cannot be measured with {name} = "
                 f"{getattr(recipe, name)}. Give a number of px."
             )
 
@@ -217,13 +216,13 @@ def _number_mistakes(recipe: Recipe) -> Iterator[str]:
         several = value if isinstance(value, tuple) else (value,)
         numbers = [number for number in several if isinstance(number, int | float)]
         if numbers and lowest is not None and min(numbers) < lowest:
-            yield f"{name} = {value}: expected nothing below {lowest:,}."
+            yield f"{name} = {value}: expected no value below {lowest:,}."
         if numbers and highest is not None and max(numbers) > highest:
-            yield f"{name} = {value}: expected nothing above {highest:,}."
+            yield f"{name} = {value}: expected no value above {highest:,}."
     if recipe.image_size != "auto" and max(recipe.height_and_width()) > LONGEST_SIDE_PX:
         yield f"image_size = {recipe.image_size}: expected at most {LONGEST_SIDE_PX:,} px a side."
     if isinstance(recipe.color_jitter, tuple) and len(recipe.color_jitter) not in (3, 4):
-        yield f"color_jitter = {recipe.color_jitter}: expected one number, 3 or 4."
+        yield f"color_jitter = {recipe.color_jitter}: expected 1, 3 or 4 numbers."
     if not all(0 <= beta < 1 for beta in recipe.betas or ()):
         yield f"betas = {recipe.betas}: expected 2 numbers >= 0 and < 1."
 
@@ -245,7 +244,7 @@ def _data_mistakes(recipe: Recipe) -> Iterator[str]:
     except ValueError as error:
         yield f"columns = {recipe.columns!r}: {error}, such as path=image_id,label=class."
     if set(recipe.image_suffix) & {"/", "\\"}:
-        yield f"image_suffix = {recipe.image_suffix!r}: expected an ending such as .jpg."
+        yield f"image_suffix = {recipe.image_suffix!r}: expected an extension such as .jpg."
 
 
 def _augmentation_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -258,15 +257,16 @@ def _augmentation_mistakes(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.aug_splits and recipe.mixup + recipe.cutmix > 0:
         yield (
-            f"aug_splits = {recipe.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = "
-            "0."
+            f"aug_splits = {recipe.aug_splits}: its images must not be mixed. Set mixup = 0 and "
+            "cutmix = 0."
         )
 
 
 def _optimization_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.scale_lr and recipe.lr_batch_size is None:
         yield (
-            "scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too."
+            "scale_lr = True: lr_batch_size must say which global batch lr is meant for. Set it "
+            "too."
         )
     warms_up = recipe.warmup_epochs or recipe.lr_epoch_stair
     if recipe.schedule in ("one_cycle", "cyclic") and warms_up:
@@ -276,11 +276,13 @@ def _optimization_mistakes(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.nesterov and recipe.optimizer != "sgd":
         yield (
-            f"nesterov = True: {recipe.optimizer} has no such form. Use sgd, or nadam in place of "
-            "adam."
+            f"nesterov = True: {recipe.optimizer} has no such variant. Use sgd, or nadam in place "
+            "of adam."
         )
     if recipe.loss_reduction == "sum" and recipe.loss not in ("ce", "bce"):
-        yield f"loss_reduction = sum: {recipe.loss} is a mean over the images. Use mean."
+        yield (
+            f"loss_reduction = sum: {recipe.loss} always takes the mean over the images. Use mean."
+        )
 
 
 def _dense_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -330,7 +332,10 @@ def _balance_mistakes(recipe: Recipe) -> Iterator[str]:
     if is_sampled and not recipe.shuffle:
         yield f"sampling = {sampling}: draws images at random. Set shuffle = True."
     if is_weighted and recipe.loss not in ("ce", "bce"):
-        yield f"class_weights: {recipe.loss} takes none. Use loss = ce or bce, or sampling instead."
+        yield (
+            f"class_weights: {recipe.loss} does not support them. Use loss = ce or bce, or "
+            "sampling instead."
+        )
     if tau and recipe.loss != "ce":
         yield (
             f"logit_adjustment = {tau:g}: is made for the softmax of ce, not for {recipe.loss}. "
@@ -361,7 +366,7 @@ def _distillation_mistakes(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.unlabelled and recipe.dataset not in ("", "imagenet"):
         yield (
-            f"unlabelled = {recipe.unlabelled!r}: goes with image files, and the images of dataset "
+            f"unlabelled = {recipe.unlabelled!r}: needs image files, and the images of dataset "
             f"{recipe.dataset} are held in memory. Give data_dir in place of dataset."
         )
     if recipe.unlabelled and recipe.sampling not in ("natural", 1):

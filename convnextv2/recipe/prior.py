@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 Prior = Literal["trained", "natural", "balanced"] | float
-"""Frequencies of the classes for which probabilities hold; see `evaluation.prior.prior_shift`."""
+"""The class frequencies that probabilities assume; see `evaluation.prior.prior_shift`."""

@@ -38,7 +38,7 @@ _SYNONYMS = {
     "input_size": "image_size",
     "output_dir": "out",
 }
-"""Other tools' names that are too different from ours to be found by similarity."""
+"""Names in other tools that are too different from ours to be matched by similarity."""
 
 
 def read_recipe(
@@ -77,7 +77,7 @@ def read_recipe(
     in_file = _resolve(read_yaml(path), origin, found) if path else {}
     foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)
-    is_of_a_run = SET in given  # what has no effect was reported when the run started
+    is_of_a_run = SET in given  # idle knobs were reported when the run started
     moved = _found_data(given, in_file, path) if path and is_of_a_run else []
     unset = _not_set(given, origin, found)
     if uses is not None:
@@ -119,10 +119,10 @@ def read_recipe(
 
 
 def _found_data(given: dict[str, Given], in_file: Mapping[str, Given], path: Path) -> list[str]:
-    """Find the data of a run that was started in another folder, from which its paths count.
+    """Find the data of a run that was started in another folder, which its paths are relative to.
 
     Args:
-        given: All knobs that were given, which are changed.
+        given: All knobs that were given. The paths in it are replaced.
         in_file: Those in the recipe of the run.
         path: The recipe, in the folder of the run.
 
@@ -139,7 +139,7 @@ def _found_data(given: dict[str, Given], in_file: Mapping[str, Given], path: Pat
         place = began / str(item.value)
         if not os.path.exists(str(item.value)) and os.path.exists(place):
             given[name] = item._replace(value=str(place))
-            lines.append(f"{name}: {item.value} is {place}, from where the run was started.")
+            lines.append(f"{name}: {item.value} is {place}, relative to where the run was started.")
     return lines
 
 
@@ -148,7 +148,7 @@ def _build(
 ) -> Recipe | None:
     """Make a recipe from `settings` and the values that were given, which override them.
 
-    If single knobs are wrong, the pairs of knobs that do not involve them are checked nevertheless.
+    If single knobs are wrong, the pairs of knobs that do not involve them are still checked.
 
     Returns:
         The recipe, or None if there are mistakes in it.
@@ -192,11 +192,11 @@ def _auto_notes(recipe: Recipe, given: Mapping[str, Given]) -> list[str]:
 
 
 def _batch_notes(recipe: Recipe, verb: str) -> list[str]:
-    """Say what batch_size auto means for a verb that does not look for what fits."""
+    """Say what batch_size auto means for a verb that does not search for it."""
     looks = verb in ("", "train", "pretrain", "plan")
     if looks or recipe.batch_size != "auto":
         return []
-    return ["batch_size auto: the default here, since only training looks for what fits."]
+    return ["batch_size auto: the default is used, because only training searches for what fits."]
 
 
 def _idle_knobs(recipe: Recipe, given: Mapping[str, Given], *, even_defaults: bool) -> list[Idle]:
@@ -205,8 +205,8 @@ def _idle_knobs(recipe: Recipe, given: Mapping[str, Given], *, even_defaults: bo
     Args:
         recipe: The recipe.
         given: The knobs that were given.
-        even_defaults: Whether those that have their default count too, as every line of a MindCV
-            recipe gets an answer.
+        even_defaults: Whether to include knobs with their default value, because every line of a
+            MindCV recipe gets an answer.
     """
     return [
         Idle(item.key, why)
@@ -227,10 +227,10 @@ def _idle_notes(idle: list[Idle]) -> list[str]:
 
 
 def _not_set(given: dict[str, Given], origin: str, mistakes: list[Mistake]) -> set[str]:
-    """Remove the list of the knobs that somebody set from `given`.
+    """Remove from `given` the list of the knobs that the user set.
 
     Returns:
-        The knobs of that file that nobody set.
+        The knobs of that file that the user did not set.
     """
     listed = given.pop(SET, None)
     if listed is None:

@@ -24,7 +24,7 @@ def json_schema() -> dict[str, Any]:
             foreign[said["mindcv"]] = {"description": f"MindCV's name for {name}."}
     knobs["time"]["type"] = ["string", "number"]  # a number of minutes
     whose = {
-        "description": "Whose defaults apply to the knobs that are left out.",
+        "description": "Whose defaults apply to knobs that are left out.",
         "enum": ["mindcv", "convnextv2"],
     }
     schema["properties"] = {**knobs, "defaults": whose, **foreign}

@@ -1,7 +1,7 @@
 """Convert one value of one option to its declared type, and say in words what the option takes.
 
-Everything except a list is read through its text. So `3e-4`, which PyYAML takes for a string, is a
-number, and a YAML value passes exactly the same checks as the same words on the command line.
+Every value except a list is converted from its text. So `3e-4`, which PyYAML reads as a string, is
+a number, and a YAML value passes exactly the same checks as the same text on the command line.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Option:
             ValueError: The value is not of that type, or is out of bounds.
         """
         if self.name == "label_separator" and value and not str(value).strip(" "):
-            return "space"  # the blank itself, which is elsewhere an empty value
+            return "space"  # a blank, which is an empty value elsewhere
         if self.name == "time" and type(value) in (int, float):
-            value = str(value)  # a number alone is in minutes; of other texts, quotes are asked for
+            value = str(value)  # minutes; other knobs that take text ask for quotes
         if self.kind is str and self.default == "" and is_empty(value):
             return ""
         if self.default == () and (is_empty(value) or value in ([], ())):
@@ -160,7 +160,7 @@ def convert(kind: Any, value: Any) -> Any:
     if origin in (Union, UnionType):
         for part in sorted(
             parts, key=lambda part: part is not NoneType
-        ):  # 'none' is not text where nothing is a choice
+        ):  # 'none' is not text if None is allowed
             try:
                 return convert(part, value)
             except ValueError:
@@ -181,7 +181,7 @@ def convert(kind: Any, value: Any) -> Any:
     if isinstance(value, list | tuple | dict | set) or (kind is str and not isinstance(value, str)):
         raise ValueError
     if kind is str:
-        if "\0" in value:  # no path, name or address has one
+        if "\0" in value:  # no path, name or address contains it
             raise ValueError
         return value
     text = str(value).strip().lower()
@@ -205,7 +205,7 @@ def _table(value: Any) -> dict[str, float]:
     """Convert a table of names and numbers, given as a mapping or as text "cat=2,dog=1".
 
     Raises:
-        ValueError: The value is no such table, or a name is given twice.
+        ValueError: The value is not such a table, or a name is given twice.
     """
     if isinstance(value, Mapping):
         pairs = [(str(name), number) for name, number in value.items()]
@@ -237,7 +237,7 @@ def expected(name: str) -> str:
 
 
 _MAX_SHOWN = 300
-"""Characters of a value that a message shows at most."""
+"""The maximum number of characters of a value in a message."""
 
 
 def show(value: Any) -> str:

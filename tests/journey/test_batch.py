@@ -33,9 +33,9 @@ def test_a_run_says_and_keeps_what_was_found(
         auto, image = ["--batch_size", "auto"], next((photos / "val" / "red").iterdir())
         assert main(["validate", str(tmp_path / "run"), *auto]) == 0
         said = capsys.readouterr().out
-        assert "batch_size auto: the default here" in said and said.count("batch_size auto") == 1
+        assert "batch_size auto: the default is used" in said and said.count("batch_size auto") == 1
         assert main(["predict", str(tmp_path / "run"), str(image), *auto, "--workers", "0"]) == 0
-        assert "batch_size auto: the default here" in capsys.readouterr().err
+        assert "batch_size auto: the default is used" in capsys.readouterr().err
 
 
 def test_two_ranks_agree_and_evaluate_each_image_once(photos: Path, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def test_auto_is_refused_where_nothing_is_chosen(
 ) -> None:
     command = ["--data_dir", str(photos), "--out", str(tmp_path / "run"), *AUTO]
     assert main(["train", *command]) == 2
-    assert "image_size = auto: the size follows from `time`" in capsys.readouterr().err
+    assert "image_size = auto: the size is chosen to fit `time`" in capsys.readouterr().err
     assert main(["train", *command, "--time", "9s", "--teacher", str(photos)]) == 2
-    assert "is not measured with teacher" in capsys.readouterr().err
+    assert "cannot be measured with teacher" in capsys.readouterr().err
     assert main(["pretrain", *command, "--time", "9s"]) == 2
     assert "Give a number of px" in capsys.readouterr().err
     assert main(["benchmark", "--image_size", "auto"]) == 2

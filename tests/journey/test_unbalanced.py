@@ -110,7 +110,7 @@ def test_a_prior_after_training_is_bayes_rule_wherever_it_is_used(
     assert "Done about it: prior balanced after training." in page
     with pytest.raises(RecipeError, match="is about the probabilities of a classifier"):
         export(plain, prior="balanced", outputs="features", out=str(tmp_path / "b"))
-    with pytest.raises(RecipeError, match="the server answers with that of its model"):
+    with pytest.raises(RecipeError, match="the server uses the prior of its model"):
         predict("model", whole, prior="balanced", server="http://127.0.0.1:9")
 
 

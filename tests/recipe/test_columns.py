@@ -25,7 +25,7 @@ def test_roles_and_columns_are_pairs(text: str, columns: dict[str, str]) -> None
         ("file=image_id", "expected path, label, split with = and the name of a column"),
         ("path=a,path=b", "expected path only once"),
         ("path=", "expected the name of a column after path="),
-        ("path=a,label=a", "expected another column for each"),
+        ("path=a,label=a", "expected a different column for each role"),
     ],
 )
 def test_other_forms_say_what_is_expected(text: str, expected: str) -> None:

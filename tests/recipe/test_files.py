@@ -30,7 +30,7 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
         ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
         ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
         ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
-        ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings lie in each other"),
+        ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings are nested"),
         ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0 and <= 1,000,"),
         ("1: 2\n", "1 = 2: unknown key."),
     ],
@@ -53,9 +53,9 @@ def test_text_in_another_encoding_is_refused_with_the_remedy(tmp_path):
     )
 
 
-def test_lists_that_lie_too_deeply_are_refused(recipe_file):
+def test_lists_that_are_nested_too_deeply_are_refused(recipe_file):
     config = recipe_file(f"betas: {'[' * 3000}{']' * 3000}\n")
-    assert "lie in each other too deeply" in lines_of({}, config=config)[1]
+    assert "nested too deeply" in lines_of({}, config=config)[1]
 
 
 @pytest.mark.parametrize("key", ["loss", "unknown"])

@@ -102,10 +102,10 @@ def test_absurd_numbers_of_a_verbs_own_options_are_refused(verb, name):
     ("settings", "told"),
     [
         ({"epochs": 10**30}, f"epochs = {10**30}: expected a whole number >= 1 and <= 1,000,000."),
-        ({"workers": 2000}, "workers = 2000: expected nothing above 1,024."),
-        ({"dims": "8,8,8,1e9"}, "dims = (8, 8, 8, 1000000000): expected nothing above 65,536."),
+        ({"workers": 2000}, "workers = 2000: expected no value above 1,024."),
+        ({"dims": "8,8,8,1e9"}, "dims = (8, 8, 8, 1000000000): expected no value above 65,536."),
         ({"class_weights": "cat=1e30"}, "class_weights = cat=1e+30: expected numbers > 0 and <= 1"),
-        ({"decay_milestones": [-1]}, "decay_milestones = (-1,): expected nothing below 0."),
+        ({"decay_milestones": [-1]}, "decay_milestones = (-1,): expected no value below 0."),
     ],
 )
 def test_the_bound_that_is_passed_is_named(settings, told):

@@ -198,5 +198,5 @@ def test_pictures_of_several_labels_are_no_probe(photos: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["health_every_epochs", "probe_every_epochs"])
 def test_a_sharded_model_is_not_examined(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"shard = True: {name} looks at the whole model"):
+    with pytest.raises(RecipeError, match=f"shard = True: {name} needs the whole model"):
         convnextv2.pretrain(data_dir="photos", shard=True, batch_size=8, **{name: 1})

@@ -73,5 +73,5 @@ def test_a_healthy_run_has_nothing_to_replay(photos: Path, tmp_path: Path) -> No
     out = tmp_path / "run"
     options = ["--data_dir", str(photos), "--out", str(out), *SMALL, "--epochs", "1"]
     assert main(["train", *options]) == 0
-    with pytest.raises(RunError, match="all were finite"):
+    with pytest.raises(RunError, match="all steps were finite"):
         replay(out)

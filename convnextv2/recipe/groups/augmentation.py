@@ -50,13 +50,11 @@ class AugmentationKnobs(Knobs):
     auto_augment: str | None = _augment(
         None, "Augmentation policy, for example randaug-m9-mstd0.5-inc1."
     )
-    interpolation: Interpolation = _augment(
-        "bicubic", "Interpolation with which images are resized."
-    )
+    interpolation: Interpolation = _augment("bicubic", "Interpolation method for resizing images.")
     antialias: bool | None = _augment(
         None,
-        "Average over the source pixels when an image is reduced. If empty, `eval_preset` "
-        "decides: all presets do except mindcv.",
+        "Antialias when an image is made smaller. If empty, `eval_preset` decides: all presets do "
+        "so except mindcv.",
     )
     erase_prob: float = _augment(
         0.0,
@@ -81,7 +79,7 @@ class AugmentationKnobs(Knobs):
     erase_value: Literal["random"] | float | tuple[float, ...] = _augment(
         "random",
         "What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel. Numbers "
-        "(one, or one for each channel): these normalised values.",
+        "(one, or one for each channel): values after normalisation.",
         mindcv="re_value",
         idle=("no_erasing",),
     )
@@ -118,15 +116,15 @@ class AugmentationKnobs(Knobs):
     )
     aug_repeats: int = _augment(
         0,
-        "How often each image occurs in an epoch, augmented anew each time. The epoch keeps its "
-        "length. 0: once.",
+        "Number of copies of each image that is drawn, each augmented differently. The length of "
+        "the epoch stays the same, so fewer images are drawn. 0: one.",
         ge=0,
         le=10_000,
     )
     aug_splits: Literal[0, 3] = _augment(
         0,
         "3: each batch holds one clean and two augmented versions of every image (3 x batch_size "
-        "images), as the jsd loss requires. 0: off.",
+        "images), as the jsd loss needs. 0: off.",
     )
     eval_preset: Preset = _augment(
         "timm", "How evaluation images are prepared (docs/how-to/preprocessing.md)."

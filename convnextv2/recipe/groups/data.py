@@ -1,4 +1,4 @@
-"""The knobs of the data: where images lie, which of them are used, and how they are read."""
+"""The knobs of the data: where the images are, which are used, and how they are read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _data = partial(declare, group="data")
 
 
 class DataKnobs(Knobs):
-    """The knobs of the data: where images lie, which of them are used, and how they are read."""
+    """The knobs of the data: where the images are, which are used, and how they are read."""
 
     data_dir: str = _data(
         "",
         "Image folder (with train/ and val/ inside, or with one folder for each class), a table "
-        "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of "
-        "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a "
-        "server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.",
+        "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files in "
+        "WebDataset's format: their folder, or a pattern such as train-{000..146}.tar, which may "
+        "be on a server (s3://...). hf:OWNER/NAME is a data set on the Hugging Face Hub.",
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
         _data("", "Named data set to use instead of a folder; 'bundled' comes with the package.")
@@ -27,10 +27,14 @@ class DataKnobs(Knobs):
     dataset_download: bool = _data(
         False, "Allow a named data set to be downloaded.", idle=("is_here",)
     )
-    train_split: str = _data("train", "Subfolder with the training images.", idle=("has_splits",))
+    train_split: str = _data(
+        "train",
+        "Subfolder with the training images, or the name of their split in a table.",
+        idle=("has_splits",),
+    )
     val_split: str = _data(
         "val",
-        "Subfolder with the validation images.",
+        "Subfolder with the validation images, or the name of their split in a table.",
         idle=("has_splits", "no_validation"),
         only="train",
     )
@@ -39,8 +43,8 @@ class DataKnobs(Knobs):
         "How the rows of foreign weights without class names are matched with the classes of the "
         "data. text: class names sorted as text, as torchvision does. natural: numbers in names "
         "sorted by value, as timm does. number: each folder is named after its row. A file: one "
-        "class name on each line, in the order of the rows. auto: decided by the format of the "
-        "weights, ImageNet's ids and numbered folders.",
+        "class name per line, in the order of the rows. auto: depends on the format of the "
+        "weights, and on whether folders are named by ImageNet's ids or by numbers.",
         only="train",
         idle=("has_classes",),
     )
@@ -58,19 +62,18 @@ class DataKnobs(Knobs):
     )
     label_separator: str = _data(
         "",
-        "What separates the names in a table's column of labels, such as '|'; space for a blank. "
-        "If empty, it is detected.",
+        "Separator of the names in a table's column of labels, such as '|'. space stands for a "
+        "blank. If empty, it is detected.",
         idle=("no_table",),
     )
     images_dir: str = _data(
         "",
-        "Folder that the paths in a table are relative to. If empty, it is the folder of the "
-        "table.",
+        "Folder that the paths in a table are relative to. If empty, the folder of the table.",
         idle=("no_table",),
     )
     image_suffix: str = _data(
         "",
-        "Suffix to add to the names in a table that have none, such as .jpg.",
+        "Extension to add to the file names in a table that have none, such as .jpg.",
         idle=("no_table",),
     )
     val_fraction: float = _data(
@@ -83,8 +86,7 @@ class DataKnobs(Knobs):
     )
     num_samples: int | None = _data(
         None,
-        "Use at most this many training images. They are chosen at random, but always in the "
-        "same way.",
+        "Use at most this many training images, drawn at random from `seed`.",
         unit="images",
         ge=1,
         le=1_000_000_000,
@@ -113,8 +115,8 @@ class DataKnobs(Knobs):
     batch_size: int | Literal["auto"] = _data(
         64,
         "Number of images that a rank processes at once. auto: as many as fit into memory, with "
-        "`accumulate` adapted so that the global batch is kept. Only training looks for what "
-        "fits; other verbs use their default.",
+        "`accumulate` adapted to keep the global batch. Only training searches for this number; "
+        "other verbs use their default.",
         unit="images",
     )
     shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
@@ -128,8 +130,8 @@ class DataKnobs(Knobs):
     )
     shard_cache_gb: float = _data(
         20.0,
-        "Disk space on this machine for images of tar files that lie on a server. What does not "
-        "fit is fetched each time.",
+        "Local disk space for caching images from tar files on a server. Images that do not fit "
+        "are fetched each time.",
         unit="GB",
         ge=0,
         le=1_000_000,

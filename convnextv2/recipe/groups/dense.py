@@ -16,39 +16,39 @@ class DenseKnobs(Knobs):
 
     classes: str = _dense(
         "",
-        "Table of the classes in label maps: CSV, text or JSON with an id, a name, and perhaps a "
-        "colour each. If empty, one that lies in data_dir under a usual name is used, such as "
-        "classes.csv.",
+        "Table of the classes in label maps: CSV, text or JSON with the id, the name and "
+        "optionally the colour of each class. If empty, a file in data_dir with a usual name is "
+        "used, such as classes.csv.",
         idle=("no_maps",),
     )
     ignore_values: tuple[int, ...] | None = _dense(
         None,
-        "Values in label maps that stand for no class: they teach nothing and are not measured. "
-        "If empty, it is 255, unless that is a class.",
+        "Values in label maps that stand for no class. Their pixels count neither in the loss nor "
+        "in the evaluation. If empty, 255, unless that is a class.",
         idle=("no_maps",),
     )
     reduce_zero_label: bool = _dense(
         False,
-        "Ignore 0 in label maps, so that the first class is 1, as in ADE20K.",
+        "Ignore the value 0 in label maps, so that classes start at 1, as in ADE20K.",
         idle=("no_maps",),
     )
     scale_jitter: tuple[float, float] = _dense(
         (0.5, 2.0),
-        "Random factor on the size of an image, minimum and maximum. At 1, an image covers "
-        "`image_size` (segmentation) or lies inside it (detection).",
+        "Random factor by which training images are resized: minimum and maximum. At 1, an image "
+        "just covers `image_size` (segmentation) or fits inside it (detection).",
         idle=("not_dense",),
     )
     max_class_share: float = _dense(
         0.75,
-        "Crops of which one class fills a larger share are drawn again, up to ten times. 1: no "
-        "limit.",
+        "A crop in which one class fills a larger share than this is drawn again, up to ten times. "
+        "1: no limit.",
         gt=0,
         le=1,
         idle=("no_maps",),
     )
     photometric: float = _dense(
         0.0,
-        "Probability of each of four changes of colours: brightness, contrast, saturation and hue "
+        "Probability of each of four colour changes: brightness, contrast, saturation and hue "
         "(0.5 in the official segmentation recipes).",
         ge=0,
         le=1,
@@ -65,7 +65,7 @@ class DenseKnobs(Knobs):
     )
     auxiliary_weight: float = _dense(
         0.4,
-        "Weight of the loss of an auxiliary head, which a segmentor has in training only. 0: no "
+        "Weight of the loss of an auxiliary head, which a segmentor has only in training. 0: no "
         "such head.",
         ge=0,
         le=1_000_000,
@@ -73,8 +73,8 @@ class DenseKnobs(Knobs):
     )
     slide: bool = _dense(
         False,
-        "Evaluate a segmentor on overlapping windows of `image_size`, which move by two thirds of "
-        "it, instead of on whole images.",
+        "Evaluate a segmentor on overlapping windows of `image_size`, with a stride of two thirds "
+        "of it, instead of on whole images.",
         idle=("no_maps",),
     )
     test_scales: tuple[float, ...] = _dense(
@@ -91,12 +91,12 @@ class DenseKnobs(Knobs):
     annotations: Literal["auto", "coco", "voc", "yolo"] = _dense(
         "auto",
         "Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the first of "
-        "COCO, YOLO and Pascal VOC that is there.",
+        "COCO, YOLO and Pascal VOC that is found.",
         idle=("no_objects",),
     )
     masks: Literal["auto", "on", "off"] = _dense(
         "auto",
-        "Whether a detector learns masks. auto: if the objects have some.",
+        "Whether a detector learns masks. auto: if the objects have masks.",
         idle=("no_objects",),
     )
     fpn_channels: int = _dense(
@@ -109,13 +109,13 @@ class DenseKnobs(Knobs):
     finest_stride: Literal[4, 8] = _dense(
         4,
         "Stride of the finest level on which a detector looks for objects. 8 takes a fraction of "
-        "the time, and misses objects of few pixels.",
+        "the time, but misses small objects.",
         unit="px",
         idle=("no_objects",),
     )
     anchor_scale: float = _dense(
         8.0,
-        "Side of a detector's anchors, over the stride of their level.",
+        "Side of a detector's anchors, as a multiple of the stride of their level.",
         gt=0,
         le=MAX_ANCHOR_SCALE,
         idle=("no_objects",),
@@ -129,28 +129,28 @@ class DenseKnobs(Knobs):
     )
     proposals: int = _dense(
         1000,
-        "Number of regions in an image that a detector looks at more closely.",
+        "Maximum number of proposals for objects that a detector examines in an image.",
         ge=1,
         le=MAX_REGIONS,
         idle=("no_objects",),
     )
     rois: int = _dense(
         512,
-        "Number of regions in an image that the heads of a detector are trained on.",
+        "Number of proposals per image that the heads of a detector are trained on.",
         ge=4,
         le=MAX_REGIONS,
         idle=("no_objects",),
     )
     max_detections: int = _dense(
         100,
-        "The most objects that a detector finds in an image.",
+        "Maximum number of objects that a detector finds in an image.",
         ge=1,
         le=MAX_REGIONS,
         idle=("no_objects",),
     )
     soft_nms: bool = _dense(
         False,
-        "Lower the scores of objects that overlap with better ones of their class (linear "
+        "Lower the scores of objects that overlap higher-scoring ones of the same class (linear "
         "soft-NMS), instead of dropping them.",
         idle=("no_objects",),
     )

@@ -27,7 +27,7 @@ class ModelKnobs(Knobs):
     )
     num_classes: int | None = _model(
         None,
-        "Number of classes. If empty, it is the number of classes in the data.",
+        "Number of classes. If empty, that of the data.",
         ge=1,
         le=MAX_CLASSES,
         only="train",
@@ -37,24 +37,25 @@ class ModelKnobs(Knobs):
     )
     block: Literal["v2", "v2_without_grn", "v1"] = _model(
         "v2",
-        "Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first "
-        "ConvNeXt, with a layer scale and without GRN. The last two are for comparison.",
+        "Type of the blocks: those of ConvNeXt V2 (v2), the same without GRN (v2_without_grn), or "
+        "those of the first ConvNeXt, with layer scale and without GRN (v1). The last two are for "
+        "comparisons.",
     )
     gelu: Literal["exact", "tanh"] = _model(
-        "exact", "Form of GELU. Weights from MindCV need 'tanh'."
+        "exact", "Exact GELU or its tanh approximation. Weights from MindCV need 'tanh'."
     )
     grn_scope: Literal["image", "batch"] = _model(
         "image",
-        "What the statistics of GRN are computed over: each image, or the whole batch, as in the "
-        "official sparse code.",
+        "What GRN computes its statistics over: each image, or the whole batch, as in the official "
+        "sparse code.",
         idle=("no_grn",),
     )
     norm_eps: float = _model(
-        1e-6, "Epsilon of the final norm. Checkpoints of Transformers have 1e-12.", gt=0, le=1
+        1e-6, "Epsilon of the final norm. Checkpoints of Transformers use 1e-12.", gt=0, le=1
     )
     inner_eps: float = _model(
         1e-6,
-        "Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.",
+        "Epsilon of all norms but the final one. timm's convnext_xxlarge uses 1e-5.",
         gt=0,
         le=1,
     )
@@ -73,11 +74,11 @@ class ModelKnobs(Knobs):
         only="train",
     )
     grad_checkpoint: bool = _model(
-        False, "Recompute activations in the backward pass, which takes less memory and more time."
+        False, "Recompute activations in the backward pass, which saves memory but takes longer."
     )
     init: str = _model(
         "",
-        "Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on "
+        "Weights to start from: a run folder, a weights file in any known format, OWNER/NAME on "
         "the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public "
         "weights of the model's size whose licence allows commercial use.",
         mindcv="ckpt_path",
@@ -95,13 +96,13 @@ class ModelKnobs(Knobs):
     )
     freeze: Literal["none", "stem", "stages1", "stages2", "stages3", "encoder"] = _model(
         "none",
-        "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or "
+        "What to freeze: nothing (none), the stem, the stem and the first 1, 2 or 3 stages, or "
         "everything except the final norm and the head (encoder).",
         only="train",
     )
     freeze_grn: bool = _model(
         False,
-        "Do not train GRN. A start from a ConvNeXt of the first version then stays one, and "
+        "Do not train GRN. A model that starts from a first-version ConvNeXt then remains one, and "
         "`convert` can write it as one.",
         only="train",
     )

@@ -24,10 +24,9 @@ class OptimizationKnobs(Knobs):
     )
     time: str = _optim(
         "",
-        "Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number alone "
-        "means minutes. The first epoch "
-        "warms the learning rate up and is measured; the learning rate then falls along a cosine "
-        "over as many epochs as fit.",
+        "Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number without "
+        "a unit means minutes. The first epoch is the warm-up and is timed; the learning rate then "
+        "falls along a cosine over as many epochs as fit.",
     )
     optimizer: Literal[
         "adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion", "lamb", "adan"
@@ -42,7 +41,7 @@ class OptimizationKnobs(Knobs):
     )
     lr_batch_size: int | None = _optim(
         None,
-        "Global batch for which `lr` is stated. If empty, `lr` is for whatever batch is used.",
+        "Global batch that `lr` is meant for. If empty, `lr` applies to any batch.",
         unit="images",
         ge=1,
         le=100_000_000,
@@ -69,19 +68,23 @@ class OptimizationKnobs(Knobs):
     )
     warmup_epochs: float = _optim(
         0.0,
-        "Length of the linear warm-up at the start. It counts as part of `epochs`.",
+        "Length of the linear warm-up at the start, which is part of `epochs`.",
         unit="epochs",
         ge=0,
         le=1_000_000,
         idle=("has_time",),
     )
     warmup_factor: float = _optim(
-        0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1, idle=("no_warmup",)
+        0.0,
+        "Learning rate at the first step of the warm-up, as a share of `lr`.",
+        ge=0,
+        le=1,
+        idle=("no_warmup",),
     )
     decay_epochs: int | None = _optim(
         None,
-        "Length of a cosine, or period of the step schedule. If empty, it is all epochs after "
-        "the warm-up.",
+        "Length of a cosine, or period of the step schedule. If empty, all epochs after the "
+        "warm-up.",
         unit="epochs",
         ge=1,
         le=1_000_000,
@@ -89,8 +92,7 @@ class OptimizationKnobs(Knobs):
     )
     decay_rate: float = _optim(
         0.9,
-        "Factor of the exponential, step and multi_step schedules; power of the polynomial "
-        "schedule.",
+        "Factor of the exponential, step and multi_step schedules, or power of the polynomial one.",
         gt=0,
         le=100,
         idle=("no_rate",),
@@ -104,7 +106,7 @@ class OptimizationKnobs(Knobs):
     lr_epoch_stair: bool = _optim(False, "Keep the learning rate constant within an epoch.")
     num_cycles: int = _optim(
         1,
-        "Number of cosines, one after another, or of periods of the cyclic schedule.",
+        "Number of consecutive cosines, or of periods of the cyclic schedule.",
         ge=1,
         le=1_000_000,
         idle=("no_cycles",),
@@ -118,8 +120,8 @@ class OptimizationKnobs(Knobs):
     )
     betas: tuple[float, float] | None = _optim(
         None,
-        "Decay rates of the optimizer's moving averages. If empty, they are the optimizer's own: "
-        "(0.9, 0.999) for adamw, adam, nadam and lamb.",
+        "Decay rates of the optimizer's moving averages. If empty, the optimizer's own: (0.9, "
+        "0.999) for adamw, adam, nadam and lamb.",
         idle=("no_betas",),
     )
     eps: float = _optim(1e-8, "Epsilon of the adaptive optimizers.", gt=0, le=100, idle=("no_eps",))
@@ -139,8 +141,8 @@ class OptimizationKnobs(Knobs):
     )
     layer_decay: float | None = _optim(
         None,
-        "Factor on the learning rate from each layer to the one below it, from the head (1) down "
-        "to the stem.",
+        "Factor between the learning rates of each layer and the one above it, from the head (1) "
+        "down to the stem.",
         gt=0,
         le=1,
         only="train",
@@ -160,17 +162,16 @@ class OptimizationKnobs(Knobs):
     )
     loss_scale: float = _optim(
         65536.0,
-        "Factor on the loss in float16 at the start. It is halved on overflow and doubled after "
-        "2000 steps without one.",
+        "Initial loss scale in float16. It is halved on overflow and doubled after 2000 steps "
+        "without one.",
         ge=1,
         le=2**32,
         idle=("no_scale",),
     )
     global_batch: int | None = _optim(
         None,
-        "Number of images in one step, over all ranks. `accumulate` follows from it; with "
-        "batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x "
-        "accumulate x ranks.",
+        "Number of images in one step, over all ranks. `accumulate` is derived from it; with "
+        "batch_size auto, both are chosen to match it. If empty, batch_size x accumulate x ranks.",
         unit="images",
         ge=1,
         le=100_000_000,
@@ -184,15 +185,17 @@ class OptimizationKnobs(Knobs):
     )
     loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
         "ce",
-        "Loss function: cross entropy over a softmax (ce), binary cross entropy (bce), "
-        "asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd, "
-        "with aug_splits 3). With several labels per image, it is bce or asl_multi_label.",
+        "Loss function: cross entropy over a softmax (ce), binary cross entropy (bce), asymmetric "
+        "loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd, with "
+        "aug_splits 3). With several labels per image, it must be bce or asl_multi_label; ce then "
+        "becomes bce.",
         only="train",
     )
     pos_weight: Literal["none", "balanced"] = _optim(
         "none",
         "With several labels per image: the weight of a class in the loss of images that have it. "
-        "balanced: images without it / images with it, at most 10.",
+        "balanced: the number of images without the class divided by that of images with it, at "
+        "most 10.",
         only="train",
         idle=("no_positives",),
     )
@@ -206,14 +209,14 @@ class OptimizationKnobs(Knobs):
         "none",
         "Weight of an image in the loss, by its class: in inverse proportion to the number of "
         "training images (balanced), to their effective number (effective, with "
-        "`class_weights_beta`), or as in a table (other classes have 1). The weights are scaled "
+        "`class_weights_beta`), or given in a table (1 for other classes). The weights are scaled "
         "to a mean of 1 over the images.",
         only="train",
     )
     class_weights_beta: float = _optim(
         0.999,
-        "beta of the effective number of n images, (1 - beta^n) / (1 - beta). Near 0, all "
-        "weights are equal; near 1, they are balanced.",
+        "beta in the effective number of n images, (1 - beta^n) / (1 - beta). Near 0, all weights "
+        "are nearly equal; near 1, they are nearly balanced.",
         gt=0,
         lt=1,
         idle=("no_effective",),
@@ -222,16 +225,16 @@ class OptimizationKnobs(Knobs):
     sampling: Literal["natural", "balanced", "sqrt"] | float = _optim(
         "natural",
         "How often the images of a class are drawn. natural: each image once in an epoch. "
-        "balanced: every class equally often. sqrt: in proportion to the square root of the "
-        "number of its images. A number from 0 to 1: to this power of it. An epoch keeps its "
-        "length.",
+        "balanced: every class equally often. sqrt: in proportion to the square root of its number "
+        "of images. A number p from 0 to 1: in proportion to its number of images to the power of "
+        "p. The length of an epoch stays the same.",
         only="train",
     )
     logit_adjustment: float = _optim(
         0.0,
         "tau: the loss adds tau times the logarithm of the class frequencies to the logits, so "
-        "that the network itself need not prefer frequent classes. 1 makes up for all of it. 0: "
-        "off.",
+        "that the network itself does not learn to prefer frequent classes. 1: compensate fully. "
+        "0: off.",
         ge=0,
         le=100,
         only="train",

@@ -1,4 +1,4 @@
-"""The knobs of a run: where it lies, on what it runs, what it keeps and what it logs."""
+"""The knobs of a run: its folder and device, and what it keeps and logs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ _run = partial(declare, group="run")
 
 
 class RunKnobs(Knobs):
-    """The knobs of a run: where it lies, on what it runs, what it keeps and what it logs."""
+    """The knobs of a run: its folder and device, and what it keeps and logs."""
 
-    out: str = _run(
-        "", "Run folder to write. If empty, it is runs/VERB-MODEL.", mindcv="ckpt_save_dir"
-    )
+    out: str = _run("", "Run folder to write. If empty, runs/VERB-MODEL.", mindcv="ckpt_save_dir")
     resume: bool | Literal["auto"] = _run(
         False,
         "Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run "
-        "that has no checkpoint yet is started, so that one command serves for the first start "
-        "and for every later one.",
+        "without a checkpoint is started instead, so that the same command works for the first "
+        "start and for every later one.",
     )
     resume_allow: tuple[str, ...] | None = _run(
         None,
-        "Names of what may differ from the run that is resumed: knobs (such as precision), "
-        "images, classes or ranks. Any other difference that changes what is learned is refused.",
+        "What may differ from the run that is resumed: names of knobs (such as precision), images, "
+        "classes or ranks. Any other difference that affects the result is refused.",
     )
     overwrite: bool = _run(False, "Delete the contents of `out` and start again.")
     task: Literal["classification", "segmentation", "detection"] = _run(
@@ -37,7 +35,7 @@ class RunKnobs(Knobs):
     )
     seed: int = _run(
         42,
-        "Seed of all random choices. Each choice follows from the seed and from the position in "
+        "Seed of all random choices. Each choice depends only on the seed and on the position in "
         "the run.",
         ge=0,
         lt=2**31,
@@ -54,15 +52,15 @@ class RunKnobs(Knobs):
     )
     elastic: bool = _run(
         False,
-        "Give the same weights bit for bit on any number of ranks. A step then has accumulate x "
-        "ranks batches, which must be a power of two, and their gradients are added in a fixed "
+        "Produce the same weights, bit for bit, on any number of ranks. A step then has accumulate "
+        "x ranks batches, which must be a power of two, and their gradients are added in a fixed "
         "order.",
     )
     shard: bool = _run(
         False,
-        "Share weights, gradients, moments and the moving average among the ranks, so that each "
-        "holds only its part (FSDP2). For models that do not fit into the memory of one device; "
-        "docs/how-to/sharding.md.",
+        "Split weights, gradients, optimizer moments and the moving average across the ranks, so "
+        "that each holds only a part (FSDP2). For models that do not fit into the memory of one "
+        "device; see docs/how-to/sharding.md.",
     )
     rank_timeout_s: int = _run(
         600,
@@ -85,7 +83,7 @@ class RunKnobs(Knobs):
     kernels: Literal["auto", "native", "plain"] = _run(
         "auto",
         "Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first "
-        "use), plain (PyTorch's), or auto (native if they can be compiled).",
+        "use), plain (PyTorch's own), or auto (native if they can be compiled).",
     )
     val_precision: Literal["same", "auto", "float32", "bfloat16", "float16"] = _run(
         "same",
@@ -108,7 +106,7 @@ class RunKnobs(Knobs):
     )
     best_by: Literal["top1", "balanced_accuracy", "macro_f1", "loss"] = _run(
         "top1",
-        "Figure of the validation images that decides which weights are best: accuracy (top1), "
+        "Validation metric that decides which weights are best: accuracy (top1), "
         "mean recall over the classes (balanced_accuracy), mean F1 over the classes (macro_f1), "
         "or the lowest loss.",
         idle=("no_validation",),
@@ -145,7 +143,7 @@ class RunKnobs(Knobs):
     )
     async_save: bool = _run(
         True,
-        "Write checkpoints in the background while training goes on. This takes memory for a "
+        "Write checkpoints in the background while training continues. This needs memory for a "
         "copy of one.",
     )
     bad_steps: Literal["stop", "skip"] = _run(
@@ -182,6 +180,6 @@ class RunKnobs(Knobs):
     tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
     loggers: tuple[str, ...] | None = _run(
         None,
-        "Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a "
-        "run.",
+        "Experiment trackers to log to as well: wandb, mlflow, trackio. Their failures never stop "
+        "a run.",
     )

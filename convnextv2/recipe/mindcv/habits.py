@@ -105,7 +105,7 @@ def implied(
         if rule == "rmsprop":
             found["eps"] = keys.RMSPROP_EPS
         elif "eps" in given and given["eps"].source == origin:
-            idle.append(Idle(given.pop("eps").key, "in MindCV it reaches rmsprop only"))
+            idle.append(Idle(given.pop("eps").key, "MindCV passes it to rmsprop only"))
     return found
 
 
@@ -132,7 +132,7 @@ def _initial_weights(
             mistakes.append(
                 Mistake(
                     pretrained.source,
-                    "pretrained = True: cannot go together with ckpt_path. Drop one of them.",
+                    "pretrained = True: cannot be combined with ckpt_path. Drop one of them.",
                 )
             )
         else:
@@ -158,14 +158,16 @@ def defaults_for(given: dict[str, Given], origin: str, idle: list[Idle]) -> dict
     own = dict.fromkeys([*prepared, "scale", "ratio"] if prepared else [])
     for name in own:
         if name != "in_channels" and name in given and given[name].source == origin:
-            idle.append(Idle(given.pop(name).key, f"MindCV prepares {dataset} in a way of its own"))
+            idle.append(
+                Idle(given.pop(name).key, f"MindCV has its own preprocessing for {dataset}")
+            )
     return keys.DEFAULTS | prepared
 
 
 def defaults_line(
     origin: str, foreign: list[str], given: Mapping[str, Given], defaults: Mapping[str, Any]
 ) -> str:
-    """Name the defaults that are MindCV's, as far as they differ from ours."""
+    """Name MindCV's defaults that apply and differ from ours."""
     left_out = {name: value for name, value in defaults.items() if name not in given}
     differing = {
         name: value
@@ -173,9 +175,9 @@ def defaults_line(
         if value != read_value(name, default_of(name))
     }
     keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
-    who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"
+    who = f"{origin} has MindCV's keys ({keys})" if foreign else f"{META} = mindcv"
     settings = ", ".join(f"{name} {show(value)}" for name, value in differing.items())
     return (
-        f"{who}: what is left out is as in MindCV: {settings}. With {META}: convnextv2 it is as "
-        "elsewhere here."
+        f"{who}: MindCV's defaults apply to what is left out: {settings}. Set {META}: convnextv2 "
+        "to use those of this package."
     )

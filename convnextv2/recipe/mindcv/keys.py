@@ -4,9 +4,10 @@ Every key of MindCV (main at 51b0636, config.py) is treated in one of five ways:
 
 - It is one of our knobs, under the same name, such as `lr_epoch_stair`. `recipe.knobs` declares it,
   and `training.schedule` uses those of the learning rate.
-- It is one of our knobs, under another name (`RENAMED`). If its values have other names too, they
+- It is one of our knobs, under another name (`RENAMED`). If its values also have other names, they
   are in `VALUES`.
-- It can only mean what we do anyway (`ONLY`). Any other value is refused with the remedy.
+- It is only accepted with values that mean what we do anyway (`ONLY`). Any other value is refused,
+  with the remedy.
 - It concerns something that does not exist here (`NO_EFFECT`). It is checked by `TYPES`, accepted
   and announced.
 - It is unknown to MindCV as well. It is refused.
@@ -24,7 +25,7 @@ RENAMED: dict[str, str] = {
     if isinstance(extra := field.json_schema_extra, dict)
     and isinstance(extra["mindcv"], str)
     and extra["mindcv"]
-} | {"clip_grad": "clip_norm"}  # a switch beside `clip_value`, see `habits.without_foreign`
+} | {"clip_grad": "clip_norm"}  # a switch for `clip_value`, see `habits.without_foreign`
 """MindCV's key -> our knob."""
 
 VALUES: dict[str, dict[str, Any]] = {
@@ -77,9 +78,9 @@ IMPLIED: dict[tuple[str, str], tuple[str, Any]] = {
 AUTO = {
     **dict.fromkeys(
         ("amp_level", "val_amp_level"),
-        "bfloat16 where the device has it, float16 on GPUs before it, else float32",
+        "bfloat16 if the device supports it, float16 on older GPUs, otherwise float32",
     ),
-    "device_target": "the best device that is here",
+    "device_target": "the best available device",
 }
 """MindCV's key -> what 'auto' means. Some of its values are read as 'auto'."""
 
@@ -93,7 +94,7 @@ ONLY: dict[str, tuple[frozenset[str], str]] = {
     "drop_rate": (_OFF, "ConvNeXt V2 has no dropout. Use drop_path_rate."),
     "filter_bias_and_bn": (
         frozenset(),
-        "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable.",
+        "MindCV has removed this key. Use weight_decay_filter = norm_and_bias or disable.",
     ),
 }
 """MindCV's key -> (the values that mean what we do anyway, the message about any other value).
@@ -105,10 +106,10 @@ NO_EFFECT: dict[str, str] = {
     **dict.fromkeys(("mode", "dataset_sink_mode"), "MindSpore only"),
     **dict.fromkeys(
         ("loss_scale_type", "drop_overflow_update"),
-        "in float16 the scale always adapts, from loss_scale on, and a step that overflows is "
-        "left out",
+        "in float16 the scale always adapts, starting from loss_scale, and steps that overflow are "
+        "skipped",
     ),
-    "amp_cast_list": "autocast knows which layers run in half precision",
+    "amp_cast_list": "autocast decides which layers run in half precision",
     "eval_shuffle": "the order does not matter in evaluation",
     "aux_factor": "there is no auxiliary head",
     "clip_value": "clip_grad is not on, or clip_norm is given",
@@ -249,7 +250,7 @@ KEYS: frozenset[str] = frozenset({*RENAMED, *ONLY, *NO_EFFECT}) - frozenset(Reci
 
 
 NAMES: frozenset[str] = KEYS | RENAMED.keys()
-"""Every name of a knob besides our own."""
+"""Every name of a knob that is not ours."""
 
 
 def is_accepted(key: str, value: Any) -> bool:

@@ -93,7 +93,7 @@ def test_mindcvs_small_sets_are_prepared_as_there(dataset, mean, tmp_path):
     )
     assert (
         f"mean [{mean}" in notes[0]
-        and f"MindCV prepares {dataset} in a way of its own" in notes[-1]
+        and f"MindCV has its own preprocessing for {dataset}" in notes[-1]
     )
     assert read_recipe({"hflip": "0.3"}, config=write(tmp_path, keys))[0].hflip == 0.3
     assert read_recipe({"dataset": dataset, "hflip": "0.3"})[0] == Recipe(

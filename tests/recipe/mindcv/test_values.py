@@ -74,7 +74,7 @@ def test_clipping_is_a_switch_and_a_number(tmp_path):
 def test_mindcvs_eps_reaches_rmsprop_only(tmp_path):
     path = write(tmp_path, COMPLETE + "eps: 1e-6\nepoch_size: 1\n")
     recipe, notes = read_recipe({}, config=path)
-    assert recipe.eps == 1e-8 and "eps (in MindCV" in notes[-1]
+    assert recipe.eps == 1e-8 and "eps (MindCV passes" in notes[-1]
     assert read_recipe({"eps": "1e-5"}, config=path)[0].eps == 1e-5
     assert read_recipe({"opt": "rmsprop"}, config=path)[0].eps == 1e-6
     assert read_recipe({"opt": "rmsprop"}, config=write(tmp_path, COMPLETE))[0].eps == 1e-10
@@ -128,5 +128,6 @@ def test_pretrained_beside_an_empty_ckpt_path_starts_from_published_weights(empt
 def test_a_precision_that_depends_on_the_device_is_announced():
     _, notes = read_recipe({"amp_level": "O2"})
     assert notes == [
-        "amp_level O2: bfloat16 where the device has it, float16 on GPUs before it, else float32."
+        "amp_level O2: bfloat16 if the device supports it, float16 on older GPUs, otherwise "
+        "float32."
     ]
