@@ -26,14 +26,14 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import counted
 
 _MOST_IGNORED = 256
-"""The most values to ignore. Maps with more are no maps of classes, and no command can name all."""
+"""The maximum number of values to ignore. Maps with more are not maps of classes."""
 
 
 def with_objects(root: Path, recipe: Recipe) -> Images:
     """Read the images of a data set with objects.
 
     Raises:
-        DataError: There are none, or a split that is asked for is not there.
+        DataError: There are no images, or a requested split does not exist.
     """
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
     _check_asked(layout, root, recipe)
@@ -87,7 +87,7 @@ def _check_asked(layout: Layout, root: Path, recipe: Recipe) -> None:
 
 
 def _unused(images: Images) -> list[str]:
-    """Say which splits training would not take, since their names do not tell their use."""
+    """Say which splits training would not use, because their names do not reveal their purpose."""
     used = {name for name in images.uses() if name is not None}
     rest = [
         split for split in images.split_names if images.kind_of(split) is None and split not in used
@@ -95,8 +95,8 @@ def _unused(images: Images) -> list[str]:
     if not any(rest) or images.uses()[0] is None:
         return []
     return [
-        f"Training on objects takes one split, so {', '.join(rest)} would be used for nothing. "
-        "Join annotations of several splits in one file to train on all of them."
+        f"Training on objects takes one split, so {', '.join(rest)} would not be used. Join the "
+        "annotations of several splits in one file to train on all of them."
     ]
 
 
@@ -162,11 +162,11 @@ def _split_of(folders: Folders, kind: Kind, count: int) -> str:
 def _maps_of(
     recipe: Recipe, splits: dict[str, Pairs]
 ) -> tuple[list[AnnotatedSource], list[str], Recipe]:
-    """Read the label maps as training does, but ignore values that no class has.
+    """Read the label maps as training does, but ignore values that stand for no class.
 
     Returns:
-        The images of each split, lines about what cannot be used, and the recipe that ignores the
-        values.
+        The images of each split, lines about annotations that cannot be used, and the recipe that
+        ignores these values.
     """
     defects = [
         f"{split or 'data'}: {counted(len(pairs.missing), 'image(s) without a label map')}: "

@@ -29,7 +29,7 @@ class Copies:
     near: list[Copy]
 
     def sure(self) -> list[Copy]:
-        """Return the pairs that are taken for the same picture without anyone having to look."""
+        """Return the pairs that count as the same picture without being checked by a person."""
         return [copy for copy in self.near if copy.score >= SURE_DETAIL]
 
 
@@ -99,7 +99,7 @@ def _told(
 
 
 def contradict(images: Images, first: int, second: int) -> bool:
-    """Say whether two images have different labels."""
+    """Return whether two images have different labels."""
     if images.targets is None or images.task != "classification":
         return False
     one, other = images.targets[first], images.targets[second]
@@ -111,9 +111,9 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
 
     If copies have different labels, all of them are left out. Otherwise one of them stays: the
     first in a split for validation or testing, so that figures are still measured on the same
-    images, or else the first. A copy is left out only for an image that stays, so that a chain of
-    similar images does not vanish. Pairs that only may show the same picture stay, for people to
-    decide.
+    images, or else the first. A copy is left out only if an image that it resembles stays, so that
+    a chain of similar images does not vanish as a whole. Pairs that are only possibly the same
+    picture stay, for people to decide.
 
     Args:
         images: The images.
@@ -126,7 +126,7 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
     for copy in copies.sure():
         near[copy.first].add(copy.second)
         near[copy.second].add(copy.first)
-    why = {i: "a copy has another label" for i in _contradicting(images, copies)}
+    why = {i: "a copy has a different label" for i in _contradicting(images, copies)}
     stays: dict[int, int] = {}
     training = images.training_splits()
     for i in sorted(copies.group_of, key=lambda i: (images.splits[i] in training, i)):

@@ -1,4 +1,4 @@
-"""Writes a corrected data set that `train` takes, beside the data, which stay as they are."""
+"""Writes a corrected data set that `train` reads. The original data are not changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def correct(
     out: Path,
     wrong_labels: WrongLabels,
 ) -> Corrected:
-    """Write what is left of a data set without its faults.
+    """Write a data set without the faults that were found.
 
     Files that cannot be read and copies are left out. Training images whose labels are probably
     wrong are left out, kept, or given the suggested labels, as `wrong_labels` says. Such images of
@@ -65,7 +65,7 @@ def correct(
         findings: What was found.
         copies: Index of each copy to leave out -> the reason.
         out: The folder of the audit.
-        wrong_labels: What becomes of training images whose labels are probably wrong.
+        wrong_labels: What to do with training images whose labels are probably wrong.
     """
     named = zip(images.paths, images.splits, strict=True)
     at = {path_and_split: i for i, path_and_split in enumerate(named)}
@@ -112,7 +112,7 @@ def _reason(why: str) -> str:
 
 
 def _unlistable(images: Images, labels: Sequence[str], dropped: Collection[int]) -> dict[int, str]:
-    """Find the images that a table cannot name so that the same path and class are read back."""
+    """Find the images whose path or class would be read back differently from a table."""
     found = {}
     for i, (path, label) in enumerate(zip(images.paths, labels, strict=True)):
         path = os.path.abspath(path)
@@ -134,7 +134,7 @@ def _write_table(images: Images, kept: Sequence[int], labels: Sequence[str], pat
     if images.is_multi_label:
         head += images.class_names
     elif images.targets is not None:
-        # A column "label" of 1.0, 2.0, ... would be taken for the whole numbers of pandas.
+        # A column "label" of 1.0, 2.0, ... would be read as whole numbers that pandas wrote.
         written = {labels[i]: labels[i] for i in kept}
         head.append("label" if whole_numbers(written) == written else NAMES)
     head += ["split"] * has_splits
@@ -153,14 +153,14 @@ def _write_table(images: Images, kept: Sequence[int], labels: Sequence[str], pat
 
 
 def _table_options(images: Images, labels: Sequence[str]) -> str:
-    """Write the options without which the labels of the table would be read as something else."""
+    """Return the options that are needed to read the labels of the table as they are meant."""
     if not images.is_multi_label:
         texts = list(dict.fromkeys(labels))
         words = Words(texts, np.arange(len(texts), dtype=np.int32))
         return " --labels single" * reads_several(words, (), "auto", "")
     if not rate(images.class_names, {}):
         return " --labels multi"
-    # A class is called like the usual name of another column, so columns go by number from 1.
+    # A class has the usual name of another column, so columns are given by number, from 1.
     columns = "|".join(str(k) for k in range(2, 2 + len(images.class_names)))
     split = "split" * any(images.splits)
     return f" --labels multi --columns {shlex.quote(f'path=1,label={columns},split={split}')}"
@@ -248,7 +248,7 @@ def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
 
 
 def _empty(folder: Path) -> None:
-    """Make a folder, and remove what an earlier audit wrote into it."""
+    """Create an empty folder, without anything that an earlier audit wrote into it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 Patches of small copies are whitened and grouped by k-means; an image is described by how much each
 group occurs in each part of it (Coates, Lee and Ng, "An Analysis of Single-Layer Networks in
-Unsupervised Feature Learning", 2011). It knows colours, edges and textures and where they lie,
+Unsupervised Feature Learning", 2011). It captures colours, edges and textures and their positions,
 which is enough for many labels, and it needs no weights.
 """
 
@@ -33,7 +33,7 @@ def describe(small: NDArray[np.uint8], seed: int = 0) -> Tensor:
 
     Args:
         small: uint8 (N, S, S, 3), small copies, S a multiple of 32.
-        seed: The choice of patches and the first groups follow from it.
+        seed: The seed of the choice of patches and of the initial groups.
 
     Returns:
         float32 (N, D), not standardised.

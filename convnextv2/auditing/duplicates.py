@@ -2,8 +2,8 @@
 
 The search has two steps. The first compares the low frequencies of small grey copies (the
 discrete cosine transform that perceptual hashes start from), each image against views of all
-others: whole, mirrored, and cut by a tenth. The second aligns each candidate by moving the four
-edges of the cut, and compares what is left after the low frequencies are removed. Two photographs
+others: whole, mirrored, and cropped by a tenth. The second aligns each candidate by moving the four
+edges of the crop, and compares what is left after the low frequencies are removed. Two photographs
 of the same kind of thing share their layout, but only copies share their detail.
 """
 
@@ -35,18 +35,18 @@ _FREQUENCIES = 9
 _MAX_CANDIDATES = 8
 """Candidates for each image. Copies of a copy find each other, so that few are enough."""
 _MIN_SIMILARITY = 0.55
-"""The least cosine similarity between the low frequencies of two candidates."""
+"""The minimum cosine similarity between the low frequencies of two candidates."""
 _ROUNDS = ((24, (0.04, 0.02), 0.55, 0.8), (48, (0.01, 0.01), 0.8, 0.9))
 """Rounds of the alignment: the side in px at which images are compared, how far each edge is moved
 as a share of the side, and the correlation that a pair needs before and after the round."""
 MIN_DETAIL = 0.75
-"""The least correlation between the details of two images that may show the same picture."""
+"""The minimum correlation between the details of two images that may show the same picture."""
 SURE_DETAIL = 0.85
-"""The least correlation between the details of two images that are taken for the same picture.
+"""The minimum correlation between the details of two images that count as the same picture.
 
-Two photographs of plain garments, taken one after the other, were seen to reach 0.79."""
+Two photographs of plain garments, taken one after the other, reached 0.79."""
 MAX_COLOUR = 12.0
-"""The largest mean difference between the colours of such images, in levels of Cb and Cr."""
+"""The maximum mean difference between the colours of such images, in levels of Cb and Cr."""
 _FLAT = 2.0
 """Standard deviation, in grey levels, below which an image has nothing to compare."""
 _ROWS = 512
@@ -71,12 +71,11 @@ class Copy(NamedTuple):
 def near_copies(small: NDArray[np.uint8], indices: Sequence[int]) -> list[Copy]:
     """Find pairs of images that are nearly the same picture.
 
-    They may have been written with another quality, made smaller or larger, lighter or darker,
-    mirrored, or cut by up to a tenth of each side. Time grows with the square of the number of
-    images.
+    They may have been saved with another quality, resized, made lighter or darker, mirrored, or
+    cropped by up to a tenth of each side. The time grows with the square of the number of images.
 
     Args:
-        small: uint8 (n, SIDE, SIDE, 3), the whole images squeezed.
+        small: uint8 (n, SIDE, SIDE, 3), the whole images resized.
         indices: The index that each of these has among all images.
 
     Returns:
@@ -104,8 +103,8 @@ def low_frequencies(grey: Tensor) -> Tensor:
     """Describe grey images by their lowest frequencies.
 
     The coefficients are those of the orthonormal DCT-II without the mean, each multiplied by its
-    radial frequency, since amplitudes of photographs fall like its inverse (Field, 1987); otherwise
-    the few lowest ones would decide alone.
+    radial frequency, because the amplitudes of photographs fall like its inverse (Field, 1987).
+    Otherwise, the few lowest ones would dominate.
 
     Args:
         grey: float32 (n, _HASH_SIDE, _HASH_SIDE).

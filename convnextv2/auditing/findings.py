@@ -1,4 +1,4 @@
-"""The findings of an audit: one record for each image and each thing that is odd about it."""
+"""The findings of an audit: one record for each fault or oddity of an image."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "leak": (
         "Leaks between splits",
-        "The same picture, or nearly the same, is in two splits, so figures measured on one are "
-        "helped by the other. Look at similar pictures before you believe that they are one.",
+        "The same or nearly the same picture is in two splits, so figures measured on one of them "
+        "are too good. Check similar pictures before you treat them as copies.",
     ),
     "contradiction": (
         "Copies with different labels",
-        "If they show one picture, at most one of the labels is right.",
+        "If they show the same picture, at most one of the labels is right.",
     ),
     "wrong_label": (
         "Probably wrong labels",
-        "Classifiers that never saw these images are confident of another class.",
+        "Classifiers that never saw these images confidently predict another class.",
     ),
     "duplicate": ("Duplicates", "The same picture is in one split more than once."),
     "near_duplicate": (
         "Near duplicates",
-        "Nearly the same picture: written again, resized, cut a little, or mirrored. Similar "
-        "pictures may be two photographs of one thing, and stay in the corrected data.",
+        "Nearly the same picture: saved again, resized, cropped a little, or mirrored. Similar "
+        "pictures may be two photographs of the same thing, so they stay in the corrected data.",
     ),
     "dark": ("Dark images", "95 % of the pixels are darker than a fifth of full brightness."),
     "bright": ("Bright images", "95 % of the pixels are nearly white."),
@@ -54,9 +54,8 @@ class Finding(NamedTuple):
         other_split: The split of that one.
         other_label: The class of that one.
         suggested: The class that an image with a probably wrong label seems to have.
-        score: How sure the finding is. For copies, it is the correlation of their details; for
-            labels, the probability of the suggested class minus that of the given one; otherwise,
-            the measured value.
+        score: How certain the finding is. For copies, it is the correlation of their details; for
+            labels, the probability that the label is wrong; otherwise, the measured value.
     """
 
     kind: str
@@ -78,5 +77,5 @@ def counts_of(findings: Iterable[Finding]) -> dict[str, int]:
 
 
 def as_record(finding: Finding) -> dict[str, Any]:
-    """Return a finding as JSON has it."""
+    """Return a finding as an entry of audit.json."""
     return finding._asdict()

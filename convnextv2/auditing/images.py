@@ -35,8 +35,8 @@ class Images:
             class; None for other tasks.
         maps: The label map of each image, "" if it has none that can be used; empty for other
             tasks.
-        map_knobs: Knob -> value, as it is typed, of the knobs without which training would not read
-            the label maps as they were read.
+        map_knobs: Knob -> value as typed on a command line, for the knobs that training needs to
+            read the label maps in the same way.
         sources: Split -> images with objects, for detection.
         asked: The splits for training and for validation that the user named; None for the usual
             names.
@@ -78,9 +78,10 @@ class Images:
     def uses(self) -> tuple[str | None, str | None]:
         """Return the names of the splits for training and for validation; None for the usual names.
 
-        Without a split for training, those of no kind are for training. If none is for validation
-        either, the last of them is, as the folds of a cross-validation are used. Training on
-        objects takes one split, so the first of them is for training there.
+        Without a split for training, those of unknown kind are used for training. If there is none
+        for validation either, the last of them is used for that, as with the folds of a
+        cross-validation. Training on objects takes only one split, so the first of them is used
+        there.
         """
         splits = [split for split in self.split_names if split]
         train_split, val_split = self.asked
@@ -109,7 +110,7 @@ class Images:
         )
 
     def _meant(self, name: str | None) -> frozenset[str]:
-        """Return the splits that a name means; it may hold several with commas between them."""
+        """Return the splits that a name stands for. It may list several, separated by commas."""
         if name is None:
             return frozenset()
         splits, kind = frozenset(self.split_names), self.kind_of(name)

@@ -40,16 +40,16 @@ def find_wrong_labels(
     Args:
         images: The images.
         looks: What the scan found in each of them.
-        embedder: Makes features. The quick descriptor is tried as well, and judges if a classifier
-            agrees with more labels by it. None for the quick descriptor alone.
+        embedder: Computes features. The quick descriptor is tried as well, and is used if a
+            classifier on it agrees with more labels. None to use only the quick descriptor.
         batch_size: Images that are embedded at once.
         max_pixels: The largest image that is decoded.
 
     Returns:
-        The findings, and a sentence that says how they were found, or why there are none.
+        The findings, and a sentence on how they were found, or why there are none.
     """
     if images.targets is None or images.task != "classification" or images.is_multi_label:
-        return [], "Labels are judged only where every image has one class."
+        return [], "Labels are judged only if every image has one class."
     good = [i for i, look in enumerate(looks) if not look.error and images.targets[i] >= 0]
     counts = np.bincount(images.targets[good], minlength=len(images.class_names))
     judged = np.flatnonzero(counts >= MIN_IMAGES)
@@ -74,8 +74,8 @@ def find_wrong_labels(
     commonest = float(labels.bincount().max()) / len(labels)
     if not is_better_than_guessing(found.accuracy, commonest, len(labels)):
         return [], (
-            f"Labels are not judged: by {by}, a linear classifier names {found.accuracy:.0%} of "
-            f"the labels of images that it did not see{others}, and the commonest class has "
+            f"Labels are not judged: by {by}, a linear classifier predicts {found.accuracy:.0%} of "
+            f"the labels of images that it did not see{others}, and the most common class has "
             f"{commonest:.0%} of them. Give a better encoder with init."
         )
     if doubts.share > MAX_WRONG:
@@ -85,9 +85,9 @@ def find_wrong_labels(
         )
     names = [images.class_names[k] for k in judged.tolist()]
     return _named(images, chosen, doubts, names), (
-        f"Judged by {by}, from which a linear classifier names {found.accuracy:.0%} of the labels "
-        f"of images that it did not see{others}; {doubts.share:.1%} of the labels are estimated to "
-        "be wrong."
+        f"Judged by {by}, from which a linear classifier predicts {found.accuracy:.0%} of the "
+        f"labels of images that it did not see{others}; {doubts.share:.1%} of the labels are "
+        "estimated to be wrong."
     )
 
 

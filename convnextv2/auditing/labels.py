@@ -83,7 +83,7 @@ def judge(features: Tensor, labels: Tensor, classes: int) -> Judged:
 
 
 def _folds(labels: Tensor, classes: int) -> Tensor:
-    """Deal the images of each class to the folds in turn, in an order that follows from a seed."""
+    """Deal the images of each class to the folds in turn, in a random order with a fixed seed."""
     fold = torch.zeros(len(labels), dtype=torch.int64)
     chance = torch.Generator().manual_seed(0)
     for label in range(classes):

@@ -32,9 +32,9 @@ class AuditReport:
     Attributes:
         images: The images.
         summary: Statistics of the data set.
-        findings: The faults that were found, the gravest kind first.
+        findings: The faults that were found, the most serious kind first.
         corrected: The corrected data set.
-        label_note: A message about the search for wrong labels, or about why there was none.
+        label_note: A message about the search for wrong labels, or why there was none.
         seconds: The duration of the audit, in seconds.
     """
 
@@ -118,7 +118,7 @@ def _build(report: AuditReport, shown: Mapping[str, Sequence[Finding]], pictures
     counts = counts_of(report.findings)
     sections = [Section("images", "Images", Markup(_overview(macros, report)))]
     if report.images.defects:
-        lead = "What cannot be used of the annotations, and what training does about it."
+        lead = "Annotations that cannot be used, and what training does with them."
         made = macros.lines(lead, report.images.defects)
         sections.append(Section("annotations", "Annotations", Markup(made)))
     for kind, count in counts.items():
@@ -182,11 +182,11 @@ def _overview(macros: Any, report: AuditReport) -> str:
 
 def _corrected(macros: Any, corrected: Corrected) -> Section:
     if corrected.path is None:
-        lead = "Nothing would be left."
+        lead = "No image would be left."
     else:
         lead = (
             f"{corrected.path.name} lists {corrected.kept:,} images. The data themselves are "
-            "unchanged. Left out are:"
+            "unchanged. These are left out:"
             if corrected.dropped
             else f"{corrected.path.name} lists all {corrected.kept:,} images: nothing is left out."
         )

@@ -44,7 +44,7 @@ class Pictures:
         return self._known[path]
 
     def of(self, finding: Finding) -> Image.Image | None:
-        """Return a picture of a finding: of copies, both side by side."""
+        """Return a picture of a finding. Copies are shown side by side."""
         first = self.open(finding.path)
         if not finding.other:
             return first
@@ -105,7 +105,7 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image, Sequence[str]]]) -> Imag
 
 
 def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Cut a text at its start, where folders stand, until it fits."""
+    """Shorten a text at its start, which names the folders, until it fits."""
     text = text.encode("ascii", "replace").decode()
     if font.getlength(text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""Images that stand out by their light, their sharpness, their shape or their channels."""
+"""Images that stand out by their brightness, sharpness, shape or channels."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _COLOURLESS = 6
 def odd_images(images: Images, looks: Sequence[Look]) -> list[Finding]:
     """Find images that stand out.
 
-    Light is judged by fixed thresholds, everything else by comparison with the other images: a set
-    of panoramas is not odd as a whole.
+    Brightness is judged by fixed thresholds, everything else by comparison with the other images: a
+    set of panoramas is not odd as a whole.
 
     Args:
         images: The images.
@@ -63,11 +63,12 @@ def _light(good: Sequence[int], looks: Sequence[Look]) -> _Found:
     for i in good:
         high, low = looks[i].high_luma, looks[i].low_luma
         if high - low < FLAT:
-            yield "flat", i, f"90 % of the pixels are within {high - low:.0%} of brightness", low
+            span = f"{high - low:.0%} of full brightness"
+            yield "flat", i, f"90 % of the pixels lie in a range of {span}", low
         elif high < DARK:
-            yield "dark", i, f"95 % of the pixels are below {high:.0%} of brightness", high
+            yield "dark", i, f"95 % of the pixels are below {high:.0%} of full brightness", high
         elif low > BRIGHT:
-            yield "bright", i, f"95 % of the pixels are above {low:.0%} of brightness", low
+            yield "bright", i, f"95 % of the pixels are above {low:.0%} of full brightness", low
 
 
 def _blurred(good: Sequence[int], looks: Sequence[Look]) -> _Found:
@@ -98,7 +99,7 @@ def _shapes(good: Sequence[int], looks: Sequence[Look]) -> _Found:
         size = f"{widths[place]:.0f} x {heights[place]:.0f} px"
         if abs(ratio[place] - usual) > np.log(_RATIO):
             shape = float(np.exp(ratio[place]))
-            yield "odd_shape", i, f"{size}; usual is a width of {np.exp(usual):.2f} heights", shape
+            yield "odd_shape", i, f"{size}; width / height is usually {np.exp(usual):.2f}", shape
         if not middle / _SIZES < sides[place] < middle * _SIZES:
             detail = f"{size}; the shorter side is usually {middle:.0f} px"
             yield "odd_size", i, detail, float(sides[place])

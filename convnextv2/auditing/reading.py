@@ -27,7 +27,7 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def find_images(recipe: Recipe, task: TaskName | Literal["auto"]) -> Images:
-    """Find every image of a data set, in whichever form it is kept.
+    """Find every image of a data set, whatever its format.
 
     Args:
         recipe: Names the data.
@@ -50,7 +50,7 @@ def find_images(recipe: Recipe, task: TaskName | Literal["auto"]) -> Images:
 
 
 def _task_of(root: Path, recipe: Recipe) -> TaskName:
-    """Find out which task data are for, by the files that are there."""
+    """Infer the task that data are for from their files."""
     if root.is_file() and root.suffix.lower() != ".json":
         return "classification"
     try:
@@ -93,7 +93,7 @@ def _classified(root: Path, recipe: Recipe) -> Images:
         except DataError:
             if not folders:
                 raise
-            sources = {}  # nothing lies beside the split for validation
+            sources = {}  # there is nothing beside the split for validation
     for folder in folders:
         sources[name_of(folder)] = _labelled_or_not(folder)
     images = _joined("classification", root, sources)

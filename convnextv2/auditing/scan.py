@@ -1,4 +1,4 @@
-"""Looks at every image once: its hashes, size, brightness and sharpness, and a small copy of it."""
+"""Reads every image once, for its hashes, size, brightness and sharpness, and a small copy."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.machine import available_cores
 
 SIDE = 64
-"""Side of the small copy of an image, in px. The whole image is squeezed into it."""
+"""Side of the small copy of an image, in px, to which the whole image is resized."""
 _LIGHT_SIDE = 384
-"""The longer side at which brightness and blur are measured, whatever the resolution."""
+"""The longer side to which larger images are reduced to measure brightness and blur, in px."""
 _BLUR_TAPS = 9
 """Length of the filter that blurs an image once more, in px, as in Crete et al."""
 
 
 class Look(NamedTuple):
-    """The findings of the scan in one image.
+    """The results of the scan for one image.
 
     Attributes:
-        error: Why it cannot be read; empty if it can. Nothing else is known then, except its hash.
+        error: Why it cannot be read; empty if it can. If it cannot, only the hash and the size
+            of the file are known.
         file_hash: SHA-256 of the file.
         pixel_hash: BLAKE2b of size and pixels, upright and in 8 bits.
         file_bytes: Size of the file.
@@ -38,7 +39,7 @@ class Look(NamedTuple):
         width: The width in px, upright.
         bands: Number of bands in the file.
         format: Format of the file, such as JPEG.
-        small: uint8 (SIDE, SIDE, 3), the whole image squeezed.
+        small: uint8 (SIDE, SIDE, 3), the whole image resized.
         low_luma: The 5th percentile of the luma, from 0 to 1; an image is too bright if even this
             is high.
         high_luma: The 95th percentile of the luma, from 0 to 1; an image is too dark if even this
@@ -76,10 +77,10 @@ def look_at(
         max_pixels: The largest image that is decoded.
 
     Returns:
-        What was found, one for each path. An image that cannot be read has an error.
+        The results, one for each path. An image that cannot be read has an error.
 
     Raises:
-        StorageError: A file is out of reach, as those of others are.
+        StorageError: The storage that holds the files is out of reach.
         MissingPackageError: A package for a kind of image is missing.
     """
     look = partial(_look, paths, channels, value_range, max_pixels)
@@ -152,8 +153,8 @@ def _within(image: Image.Image, side: int) -> Image.Image:
 def blur_of(luma: NDArray[np.float32]) -> float:
     """Measure how blurred an image is.
 
-    The image is blurred once more along each axis. A sharp image loses most of the differences
-    between its neighbouring pixels by that, a blurred one keeps them (Crete, Dolmiere, Ladret and
+    The image is blurred once more along each axis. A sharp image then loses most of the differences
+    between its neighbouring pixels, and a blurred one keeps them (Crete, Dolmiere, Ladret and
     Nicolas, "The Blur Effect", 2007, equations 1 to 8).
 
     Args:

@@ -32,8 +32,8 @@ class Summary(NamedTuple):
     Attributes:
         splits: Split -> number of images.
         classes: The counts of each class.
-        widths: Least, median and largest width, in px.
-        heights: Least, median and largest height, in px.
+        widths: Smallest, median and largest width, in px.
+        heights: Smallest, median and largest height, in px.
         formats: Format -> number of files.
         bands: Number of bands -> number of files.
         file_bytes: Size of all files, in bytes.
