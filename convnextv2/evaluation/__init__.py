@@ -1,4 +1,4 @@
-"""Evaluation: losses, figures and the report.
+"""Evaluation: losses, figures and the report page.
 
-Its functions take functions and arrays, so that the same code measures any model.
+The functions take callables and arrays, so that the same code measures any model.
 """

@@ -23,7 +23,8 @@ from convnextv2.text import plain
 Array = NDArray[np.float64]
 
 UNBALANCED = 5
-"""Classes count as unbalanced from this ratio of the largest to the smallest class on."""
+"""Classes count as unbalanced if the largest has at least this many times the images of the
+smallest."""
 
 FEW = 10
 """The recall of a class with fewer validation images than this is very uncertain."""
@@ -41,7 +42,7 @@ class Balance:
         weights: float64 (K,), the weight of an image of each class in the loss; None for none.
         tau: The factor of logit adjustment: the loss adds tau * log(share of the draws) to the
             logit of each class.
-        done: The knobs that take measures, as text; empty for none.
+        done: The knobs that counter the imbalance, as text; empty for none.
     """
 
     counts: NDArray[np.int64]
@@ -61,7 +62,7 @@ class Balance:
         prior = class_shares(self.counts, self.power)
         if self.weights is not None:
             prior = prior * self.weights
-        if self.tau:  # the network does not learn the part that the loss adds
+        if self.tau:  # the network does not learn what the loss adds
             prior = np.where(prior > 0, prior, 1.0) ** (1 - self.tau) * (prior > 0)
         shares: Array = prior / prior.sum()
         return shares
@@ -111,8 +112,8 @@ def image_weights(
     Args:
         counts: int64 (K,).
         how: "balanced", in proportion to 1 / n; "effective", in proportion to
-            (1 - beta) / (1 - beta^n) (Cui et al. 2019, arXiv 1901.05555); or a table from the names
-            of classes to weights, in which a class that is left out has 1.
+            (1 - beta) / (1 - beta^n) (Cui et al. 2019, arXiv 1901.05555); or a table of weights by
+            class name, in which a class that is left out has 1.
         beta: The beta of "effective".
         class_names: The names of the K classes, for a table.
 
@@ -175,10 +176,10 @@ def balance_line(balance: Balance, class_names: Sequence[str]) -> str:
     if not found:
         return ""
     if balance.done:
-        return f"{found} Done about it: {balance.done}."
+        return f"{found} Countermeasures: {balance.done}."
     return (
-        f"{found} Nothing is done about it; --prior balanced can do so after training, "
-        f"--sampling sqrt or --logit_adjustment 1 during it ({GUIDE})."
+        f"{found} There are no countermeasures. Use --prior balanced after training, or --sampling "
+        f"sqrt or --logit_adjustment 1 during it ({GUIDE})."
     )
 
 
@@ -198,8 +199,8 @@ def statement(balance: Mapping[str, Any], class_names: Sequence[str]) -> str:
     if not found and not balance["done"]:
         return ""
     return (
-        f"{found or 'Classes are about equally frequent.'} Done about it: "
-        f"{balance['done'] or 'nothing'}. {meaning(balance)}"
+        f"{found or 'Classes are about equally frequent.'} Countermeasures: "
+        f"{balance['done'] or 'none'}. {meaning(balance)}"
     )
 
 
@@ -221,5 +222,5 @@ def few_images(counts: Sequence[int], class_names: Sequence[str]) -> str:
     more = f" and {len(few) - 3} more" if len(few) > 3 else ""
     return (
         f"Fewer than {FEW} validation images: {len(few)} of {len(class_names)} classes ({named}"
-        f"{more}). What is measured of these classes, and of means over classes, is rough."
+        f"{more}). The figures of these classes, and means over classes, are very uncertain."
     )

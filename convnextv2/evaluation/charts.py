@@ -20,7 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
 MAX_POINTS = 240
 LABEL_HEIGHT, LINE_HEIGHT = 31, 14
 LABEL_LETTERS = 10
-"""The letters for which there is room to the right of the frame. Longer labels are wrapped."""
+"""The number of letters that fit to the right of the frame. Longer labels are wrapped."""
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -220,8 +220,8 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Choose round numbers for an axis.
 
     They are 1, 2 or 5 times a power of ten apart. The first is at or below `low`, and the last is
-    at or above `high`. If both are the same number above 0, that number is the last, so that an
-    axis of shares does not go beyond 100 %.
+    at or above `high`. If `low` and `high` are the same number above 0, that number is the last, so
+    that an axis of shares does not go beyond 100 %.
 
     Args:
         low: The smallest value to show.
@@ -273,7 +273,7 @@ def _y_axis(ticks: Sequence[float], height: Callable[[float], float], y_format: 
 
 
 def tick_labels(ticks: Sequence[float], y_format: Format) -> list[str]:
-    """Label the ticks of an axis, with more decimals if the format gives two of them one label.
+    """Label the ticks of an axis, with more decimals if the format gives two ticks the same label.
 
     Args:
         ticks: Round numbers, at least two, a constant step apart.

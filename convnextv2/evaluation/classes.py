@@ -104,18 +104,18 @@ def read_class_names(path: Path) -> list[str]:
     """Read the class names of the rows, in order.
 
     Args:
-        path: A text file with one name on each line, a JSON list of names, or a JSON object that
+        path: A text file with one name per line, a JSON list of names, or a JSON object that
             maps row numbers to names.
 
     Raises:
-        DataError: The file cannot be read, or has another form.
+        DataError: The file cannot be read, or has another format.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"class_order = {path}: cannot be read ({error}). Expected {', '.join(ORDERS)}, or a "
-            "file with one class name in each line."
+            "file with one class name per line."
         ) from None
     if text.lstrip()[:1] not in ("[", "{"):
         return [line.strip() for line in text.splitlines() if line.strip()]
@@ -145,13 +145,13 @@ def _by_given_name(
         return found
     if format != OURS and _are_numbers(classes, rows):
         # With rows named 1, 2, 3 and folders named 0, 1, 2, names and numbers contradict.
-        either = "the data's classes are some of its names, and the numbers of its rows as well"
+        either = "the data's classes match some of its names, and the numbers of its rows as well"
         return either if found else _in_order(classes, rows, "number")
     if rows == imagenet.CLASSES and _mostly_imagenet(names):
         known = imagenet.imagenet_rows(classes)
         if known:
             return RowMatch(tuple(known), "as ImageNet's classes")
-    return found or "it names its classes otherwise"
+    return found or "it names its classes differently"
 
 
 def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
@@ -188,7 +188,7 @@ def _are_numbers(names: Sequence[str], rows: int) -> bool:
 def _mostly_imagenet(names: Sequence[str]) -> bool:
     """Return whether the names of 1,000 rows are ImageNet's classes in ImageNet's order.
 
-    Transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
+    Transformers lists all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
     """
     firsts = [class_name_of(re.split(r"[,(]", name)[0]) for name in names]
     same = sum(a == class_name_of(b) for a, b in zip(firsts, imagenet.categories(), strict=True))

@@ -38,7 +38,7 @@ def rank_of(coverage: float, images: int) -> int:
 
 
 def least_probability(probs: NDArray[np.float32], coverage: float) -> float:
-    """Fit the probability from which on a class cannot be excluded.
+    """Fit the lowest probability at which a class cannot be excluded.
 
     Args:
         probs: float (N,), the probability of the right class of each image.

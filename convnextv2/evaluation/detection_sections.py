@@ -69,7 +69,7 @@ def detection_sections(
         evaluation: The figures.
         names: The names of the classes.
         worst: The images with the most mistakes, the worst first.
-        shown_from: The score from which on objects are drawn.
+        shown_from: The lowest score of the objects that are drawn.
     """
     template = open_template(__package__, "detection_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module

@@ -29,7 +29,7 @@ class DrawnObject:
         box: float64 (4,), x0, y0, x1, y1 in px.
         text: The text at the box; may be empty.
         colour: The colour of the box and the mask.
-        mask: The mask; None for none.
+        mask: The mask; None if there is none.
         dashed: Whether the box is drawn with a broken line.
     """
 

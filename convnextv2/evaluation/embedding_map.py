@@ -35,8 +35,8 @@ def principal_components(vectors: NDArray[np.floating]) -> Components:
         vectors: (N, D).
 
     Returns:
-        The coordinates. Along each direction, the coordinate of largest absolute value is positive,
-        so that the same vectors always give the same map.
+        The coordinates. Along each direction, the coordinate with the largest absolute value is
+        positive, so that the same vectors always give the same map.
     """
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, 0, dtype=np.float64)
     points = np.zeros((len(centred), 2))

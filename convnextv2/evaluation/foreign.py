@@ -1,10 +1,10 @@
-"""Measure how foreign an image is to a classifier, by network features and by appearance.
+"""Measure how foreign an image is to a classifier, by features of the network and appearance.
 
-Two scores are computed for each image, and the more extreme one counts:
+Two scores are computed for each image, and the more extreme one is used:
 
-- The Mahalanobis distance from the images that were fitted on.
+- The Mahalanobis distance from the images of the fit.
 - The log ratio of two normal densities, of enlarged parts of these images and of whole ones.
-  Unknown things with few details have less extreme features than known ones, so the distance alone
+  Unknown objects with few details have less extreme features than known ones, so the distance alone
   misses them. Enlarged parts stand in for foreign images, of which there are none (compare Tack et
   al. 2020, arXiv 2007.08176).
 
@@ -33,7 +33,7 @@ _MIN_VARIANCE = 1e-12
 _PART = 0.3
 """The side of a part, as a share of the side of the image."""
 _SEEN_PX = 32
-"""Larger images are subsampled to about this side, so that the cost does not grow."""
+"""Larger images are subsampled to about this side, so that the cost stays the same."""
 _GRID = 4
 _MAX_PAIRS = 6
 """The number of pairs of channels whose correlation is computed."""
@@ -152,7 +152,7 @@ def fit_foreign(features: Floats, parts: Floats) -> tuple[Foreign, Floats]:
         scores[here] = _fit(features[~here], parts[~here]).scores(features[here])
     usual = np.median(scores, 0)
     spread = np.quantile(scores, 0.9, 0) - usual
-    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # scores are all equal
+    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # where all scores are equal
     fitted = replace(_fit(features, parts), usual=usual.astype(np.float32), spread=spread)
     return fitted, ((scores - fitted.usual) / fitted.spread).max(1)
 

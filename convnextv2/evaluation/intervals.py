@@ -1,13 +1,13 @@
 """95 % confidence intervals of the figures of a classifier.
 
-The accuracies top1 and top5 are shares of images, which have Wilson's score interval (Wilson 1927).
-It holds for few images, too, and for shares of 0 and 1.
+The accuracies top1 and top5 are shares of images, for which Wilson's score interval is computed
+(Wilson 1927). It is also valid for few images, and for shares of 0 and 1.
 
-Balanced accuracy and macro F1 have percentile intervals of the bootstrap over images (Efron 1979).
-It draws as many images as there are, with replacement, and computes the figures of each draw. The
-figures are functions of the counts of each pair of target and prediction, and drawing images means
-drawing these counts from a multinomial distribution. The counts of all ranks are therefore
-sufficient, and the intervals do not depend on the distribution of images over ranks.
+For balanced accuracy and macro F1, percentile intervals are computed by a bootstrap over images
+(Efron 1979). It draws as many images as there are, with replacement, and computes the figures of
+each draw. The figures are functions of the counts of each pair of target and prediction, and
+drawing images means drawing these counts from a multinomial distribution. The counts of all ranks
+are therefore sufficient, and the intervals do not depend on the distribution of images over ranks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def intervals_of(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Interval
     Returns:
         The lower and the upper end for top1, top5 (if there is one), balanced_accuracy and
         macro_f1. The latter two are left out if all draws agree, as they do if every image is
-        right: the images then do not tell how far these figures may be off.
+        right, because the images then say nothing about the uncertainty of these figures.
     """
     found = {"top1": wilson_interval(evaluation.top1, evaluation.images)}
     if evaluation.top5 is not None:

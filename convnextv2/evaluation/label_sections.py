@@ -37,9 +37,9 @@ class WrongLabels:
     Attributes:
         image: The image.
         name: The name of its file.
-        right: The labels that it has and that were found.
-        missed: The labels that it has and that were not found.
-        added: The labels that were found and that it does not have.
+        right: The labels of the image that were found.
+        missed: The labels of the image that were not found.
+        added: The labels that were found although the image does not have them.
         labels: The scores to show: those of all labels above, and the highest of the others.
     """
 

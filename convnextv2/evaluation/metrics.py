@@ -25,7 +25,7 @@ from convnextv2.errors import DataError
 from convnextv2.evaluation.unknown import Coverage
 
 MAX_CLASSES_IN_JSON = 2_000
-"""Up to this many classes, JSON has the matrix of all pairs, otherwise only pairs that occur."""
+"""With more classes, JSON has only the pairs that occur instead of the matrix of all pairs."""
 
 BINS = 15
 """Bins of equal width for the calibration error (Guo et al. 2017, arXiv 1706.04599)."""

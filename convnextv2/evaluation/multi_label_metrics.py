@@ -1,7 +1,7 @@
 """Figures of a model that gives an image any number of labels.
 
 They are computed from the scores of all images at once, which every rank has, so they do not depend
-on the number of ranks. Unknown labels do not count in any figure.
+on the number of ranks. Unknown labels are left out of all figures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LabelFigures:
         precision: float64 (K,), NaN for a class that was never predicted.
         recall: float64 (K,), NaN for a class that no image has.
         f1: float64 (K,), NaN for a class that no image has.
-        counts: int64 (K, 3): labels found, labels found that are wrong, and labels missed.
+        counts: int64 (K, 3): true positives, false positives and false negatives.
     """
 
     f1_macro: float
@@ -58,7 +58,7 @@ class MultiLabelEvaluation:
         support: int64 (K,), the number of images that have each class.
         unknown: The number of labels that are not known.
         empty: The number of images that have none of the classes.
-        at_half: The figures if a label counts from a probability of 0.5.
+        at_half: The figures at a threshold of 0.5 for every class.
         fitted: The figures at the thresholds; None if there are none.
         thresholds: A threshold for each class; empty if there are none.
         together: int64 (K, K), the number of images that have both classes.
@@ -79,7 +79,7 @@ class MultiLabelEvaluation:
 
     @property
     def absent(self) -> int:
-        """The number of classes that no image has. They have no AP, and count in no mean."""
+        """The number of classes that no image has. They have no AP, and no mean includes them."""
         return int((self.support == 0).sum())
 
     @property
@@ -128,8 +128,8 @@ class MultiLabelEvaluation:
         lines = [f"{name:<28} {value:>{width}}" for name, value in rows]
         if self.absent:
             lines.append(
-                f"{self.absent} of {len(self.support)} classes occur in none of these images, "
-                "and count in no mean."
+                f"{self.absent} of {len(self.support)} classes occur in none of these images, and "
+                "are left out of all means."
             )
         return "\n".join(lines)
 
@@ -232,5 +232,5 @@ def label_figures(found: NDArray[np.bool_], targets: NDArray[np.int8]) -> LabelF
 
 
 def _mean(values: NDArray[Any]) -> float:
-    """Return the mean; NaN if there is nothing."""
+    """Return the mean; NaN without values."""
     return float(values.mean()) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""Draw label maps: a colour for each class, over the image or by itself."""
+"""Draw label maps: a colour for each class, over the image or on its own."""
 
 from __future__ import annotations
 

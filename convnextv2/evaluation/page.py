@@ -49,7 +49,7 @@ _MAIN = {
 """The figures at the top of the page: label -> name in an `Evaluation`."""
 _WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
-"""Pictures with more pixels are JPEG, so that the file stays small."""
+"""Pictures with more pixels are encoded as JPEG, so that the file stays small."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _accuracy_chart(
 def _validation_chart(
     heading: str, series: Sequence[Series], best: tuple[float, float]
 ) -> tuple[str, Markup]:
-    """Draw shares over the epochs with a mark at the best, and return heading and chart."""
+    """Draw shares over the epochs with a mark at the best one, and return heading and chart."""
     mark = best, f"best {best[1]:.1%}, epoch {best[0]:g}"
     return heading, line_chart(series, title=heading, y_format=percent, mark=mark)
 

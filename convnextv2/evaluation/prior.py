@@ -38,7 +38,7 @@ def log_prior(shares: Array) -> Array:
 
 
 def check_has_prior(kind: str, prior: Prior, name: str) -> None:
-    """Refuse another prior for a model that does not give an image one class.
+    """Refuse any prior but "trained" for a model that does not give an image one class.
 
     Args:
         kind: The kind of the weights.
@@ -63,7 +63,7 @@ def check_has_prior(kind: str, prior: Prior, name: str) -> None:
 def prior_shift(balance: Mapping[str, Any], prior: Prior, name: str) -> Array:
     """Return the numbers to add to logits so that probabilities are correct for another prior.
 
-    The rule follows from Bayes: f + log(new prior) - log(prior of training). "balanced" is logit
+    By Bayes' rule, logits f become f + log(new prior) - log(prior of training). "balanced" is logit
     adjustment after training (Menon et al. 2021, arXiv 2007.07314).
 
     Args:
@@ -81,8 +81,8 @@ def prior_shift(balance: Mapping[str, Any], prior: Prior, name: str) -> Array:
     """
     if not balance:
         raise CheckpointError(
-            f"prior = {prior}: {name} does not state for which frequencies of the classes its "
-            "probabilities hold: it is of an older version, of another library, or learned from a "
+            f"prior = {prior}: {name} does not state which class frequencies its probabilities "
+            "assume: it comes from an older version or another library, or was trained by a "
             "teacher. Leave prior out."
         )
     counts = np.array(balance["class_counts"], dtype=np.int64)
@@ -186,9 +186,9 @@ def meaning(balance: Mapping[str, Any]) -> str:
     prior = balance["prior"]
     if isinstance(prior, str):
         words = {"natural": "as frequent as in training", "balanced": "equally frequent"}
-        return f"Probabilities hold where classes are {words[prior]}."
+        return f"Probabilities are meant for images whose classes are {words[prior]}."
     shares = [share for share in prior if share]
     return (
-        f"Probabilities hold where the rarest class has {min(shares):.2g} of the images, and the "
-        f"most frequent {max(shares):.2g}."
+        f"Probabilities are meant for images of which the rarest class makes up {min(shares):.2g}, "
+        f"and the most frequent one {max(shares):.2g}."
     )

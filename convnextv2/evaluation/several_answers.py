@@ -1,8 +1,8 @@
 """Accuracy with several right classes per image, as in "Are we done with ImageNet?" (ReaL).
 
-Photographs often show several of the classes, all of which are right answers (Beyer et al. 2020,
-arXiv 2006.07159). The figure is the share of images whose most probable class is one of the right
-ones. Images without a right class are left out, as in ReaL.
+Photographs often show objects of several classes, all of which are right answers (Beyer et al.
+2020, arXiv 2006.07159). The figure is the share of images whose most probable class is one of the
+right ones. Images without a right class are left out, as in ReaL.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _by_order(content: list[Any], names: Sequence[str], path: Path) -> dict[str,
     if len(content) != len(names):
         raise DataError(
             f"{path}: has {len(content):,} lists of classes for {len(names):,} images. Give as "
-            "many, or name the images."
+            "many lists as images, or name the images."
         )
     ordered = sorted(names, key=lambda name: (Path(name).name, name))
     return dict(zip(ordered, content, strict=True))
@@ -150,5 +150,7 @@ def _row(one: object, rows: Mapping[str, int], path: Path) -> int:
     if 0 <= number < len(rows):
         return number
     near = get_close_matches(str(one), rows, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Expected a name, or below {len(rows)}."
+    hint = (
+        f"Did you mean {near[0]!r}?" if near else f"Expected a name, or a number below {len(rows)}."
+    )
     raise DataError(f"{path}: {one!r} is not a class of the model. {hint}")

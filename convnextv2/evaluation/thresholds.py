@@ -1,4 +1,4 @@
-"""Thresholds: the probability from which on a class counts as present, fitted for each class."""
+"""Thresholds: the lowest probability at which a class counts as present, fitted for each class."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def fit_thresholds(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> lis
     """Choose for each class the threshold with the best F1.
 
     Candidates lie midway between neighbouring probabilities. Among equally good ones, the one
-    nearest to 0.5 is chosen. A threshold of few images would fit noise, so a class with few images
-    gets the threshold that is best for the labels of all classes together.
+    nearest to 0.5 is chosen. A threshold from few images would be fitted to noise, so a class with
+    few images gets the threshold that is best for the labels of all classes together.
 
     Args:
         probs: float32 (N, K), the probability of each class.
@@ -63,7 +63,7 @@ def best_threshold(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> flo
 
 
 def calibrated_thresholds(thresholds: Sequence[float], temperature: float) -> list[float]:
-    """Convert thresholds to calibrated probabilities, so that the same labels count.
+    """Convert thresholds for calibrated probabilities, so that images get the same labels.
 
     Args:
         thresholds: Thresholds on the sigmoid of logits.

@@ -27,7 +27,7 @@ UNKNOWN = "unknown.safetensors"
 KNOWN_SHARE = 0.95
 """The share of known images that count as known. The others are false alarms.
 
-With fewer than 19 images, none of those that were fitted on counts as foreign."""
+With fewer than 19 images, none of the images of the fit counts as foreign."""
 
 _KEY = "unknown"
 _TENSORS = tuple(each.name for each in fields(Foreign))
@@ -37,11 +37,11 @@ class UnknownFacts(BaseModel):
     """The model and the images of an "unknown" answer, and its limits.
 
     Attributes:
-        unknown: The version of this form.
+        unknown: The version of this format.
         sha256: The SHA-256 of the weights, or of the artifact's model.
-        coverage: The share of images whose right class is to be among the possible ones.
-        least_probability: The probability from which on a class is possible.
-        farthest: The limit of the score from which on an image is foreign; see `Foreign`.
+        coverage: The share of images for which the possible classes must include the right one.
+        least_probability: The lowest probability at which a class is possible.
+        farthest: The score above which an image is foreign; see `Foreign`.
         images: The number of images that it was fitted on.
         images_from: The origin of these images, as text.
     """
@@ -74,8 +74,7 @@ class Unknown:
     def possible(self, probs: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return which classes cannot be excluded, bool (N, classes).
 
-        If all of them are excluded, none is as probable as the right class of a known image usually
-        is.
+        If all are excluded, no class is as probable as the right class of a known image usually is.
 
         Args:
             probs: The probabilities, float32 (N, classes).
@@ -150,7 +149,7 @@ def fit_unknown(
         parts: float32 (N, D), the features of a part of each image, see `enlarged_parts`.
         targets: int64 (N,), the classes.
         hashes: int64 (N,), see `fingerprints`.
-        coverage: The share of images whose right class is to be among the possible ones.
+        coverage: The share of images for which the possible classes must include the right one.
         sha256: The SHA-256 of the model.
         images_from: The origin of the images, as text.
 
@@ -262,7 +261,7 @@ def check_fits(unknown: Unknown, embedding: int, channels: int, path: Path) -> N
 
 
 def _checked(about: UnknownFacts, tensors: dict[str, Tensor]) -> Unknown:
-    """Build an answer from its parts. Raises ValueError if they do not fit each other."""
+    """Build an answer from its parts, or raise ValueError if they do not fit together."""
     if set(tensors) != {*_TENSORS, "fitted"}:
         raise ValueError(f"expected the tensors {', '.join(_TENSORS)} and fitted")
     fitted, size = tensors.pop("fitted"), len(tensors["centre"])
@@ -281,8 +280,8 @@ def _checked(about: UnknownFacts, tensors: dict[str, Tensor]) -> Unknown:
 
 def _unreadable(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
-        f'{path}: is no "unknown" answer, or damaged ({" ".join(why.split())[:200]}). Delete it, '
-        "and fit it again with --coverage."
+        f'{path}: is not an "unknown" answer, or is damaged ({" ".join(why.split())[:200]}). '
+        "Delete it, and fit it again with --coverage."
     )
 
 

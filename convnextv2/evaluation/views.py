@@ -21,7 +21,7 @@ def averaged(
     Args:
         logits_fn: Maps images (N, C, H, W) to logits (N, classes).
         scales: The factors by which images are enlarged, each with and without mirroring.
-        stride: The network's total stride. Sides become multiples of it.
+        stride: The network's total stride. Sides are rounded to multiples of it.
     """
 
     def logits(images: Tensor) -> Tensor:

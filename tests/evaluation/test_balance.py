@@ -86,23 +86,23 @@ def test_shifts_are_those_of_bayes():
     half = shifted(natural, 0.5)
     assert half["prior"] == pytest.approx([90**0.5 / 13.486833, 3 / 13.486833, 1 / 13.486833])
     assert half["done"] == "prior 0.5 after training"
-    with pytest.raises(CheckpointError, match="prior = balanced: x does not state for which"):
+    with pytest.raises(CheckpointError, match="prior = balanced: x does not state which class"):
         prior_shift({}, "balanced", "x")
 
 
 def test_users_are_told_of_unbalanced_classes_and_of_what_is_done():
     line = balance_line(Balance(COUNTS), NAMES)
     assert "dress has 90 training images, hat has 1, 90 to 1 (5 to 1 or more counts" in line
-    assert "Nothing is done about it" in line
+    assert "There are no countermeasures" in line
     done = balance_line(build_balance(Recipe(sampling="sqrt"), COUNTS, NAMES), NAMES)
-    assert done.endswith("Done about it: sampling sqrt.")
+    assert done.endswith("Countermeasures: sampling sqrt.")
     assert balance_line(Balance(np.array([49, 10])), NAMES[:2]) == ""
     assert balance_line(Balance(np.array([50, 10, 0])), NAMES)
     told = statement(shifted(Balance(COUNTS).to_json(), "balanced"), NAMES)
-    assert "Done about it: prior balanced after training." in told
-    assert told.endswith("Probabilities hold where classes are equally frequent.")
+    assert "Countermeasures: prior balanced after training." in told
+    assert told.endswith("Probabilities are meant for images whose classes are equally frequent.")
     half = statement(shifted(Balance(COUNTS).to_json(), 0.5), NAMES)
-    assert half.endswith("the rarest class has 0.074 of the images, and the most frequent 0.7.")
+    assert half.endswith("the rarest class makes up 0.074, and the most frequent one 0.7.")
     assert statement({}, NAMES) == statement(Balance(np.array([9, 8])).to_json(), NAMES) == ""
 
 

@@ -84,8 +84,8 @@ def test_imagenets_ids_and_names_find_their_rows_in_a_thousand() -> None:
 def test_what_would_be_a_guess_is_asked_about() -> None:
     assert "10 rows without names" in reason(["hat", "shoe"], count=10)
     assert "1000 rows without names" in reason(["hat", "shoe"], count=1000)
-    assert "names its classes otherwise" in reason(["hat", "shoe"], ["cat", "dog"])
-    assert "names its classes otherwise" in reason(["hat", "shoe"], list(categories()), 1000)
+    assert "names its classes differently" in reason(["hat", "shoe"], ["cat", "dog"])
+    assert "names its classes differently" in reason(["hat", "shoe"], list(categories()), 1000)
     assert "numbers of its rows as well" in reason(["0", "1", "2"], ["1", "2", "3"])
     assert "10 rows without names" in reason(["1", "5", "9"], count=10)  # from 0, or from 1?
     assert "numbers from 0 to 9" in reason(["1", "10"], count=10, order="number")

@@ -77,7 +77,7 @@ def test_any_number_of_ranks_counts_the_same(ranks: int) -> None:
     [
         ({"z.jpg": [0]}, "names none of the 5 images, such as a/2.jpg"),
         ({"2.jpg": ["birhc"]}, "'birhc' is not a class of the model. Did you mean 'birch'"),
-        ({"2.jpg": [7]}, "7 is not a class of the model. Expected a name, or below 3"),
+        ({"2.jpg": [7]}, "7 is not a class of the model. Expected a name, or a number below 3"),
         ([[0]], "has 1 lists of classes for 5 images"),
         ("nonsense", "cannot be read"),
         ({"2.jpg": 1}, "1 is not a list"),

@@ -198,7 +198,7 @@ def test_other_classes_get_a_new_head(named: Path, capsys: pytest.CaptureFixture
     draw(named / "fruit" / "train", ["apple", "fig", "plum"], 4)
     assert main(start(named, "fruit")) == 0
     printed = capsys.readouterr().out
-    assert "A new head: in the weights' head, it names its classes otherwise" in printed
+    assert "A new head: in the weights' head, it names its classes differently" in printed
     assert re.search(r"left out .*head.weight.*: a head of other classes", printed)
     capsys.readouterr()
     draw(named / "fruit" / "val", ["apple", "fig", "plum"], 1)
@@ -207,7 +207,7 @@ def test_other_classes_get_a_new_head(named: Path, capsys: pytest.CaptureFixture
     )
     message = capsys.readouterr().err
     assert (
-        "names its classes otherwise (pants, hat, shoes); the data's classes are apple, fig, plum"
+        "names its classes differently (pants, hat, shoes); the data's classes are apple, fig, plum"
         in message
     )
     assert "Set class_order" in message

@@ -155,7 +155,7 @@ def test_foreign_weights_that_name_their_classes_are_validated_by_name(
     (tmp_path / "few" / "val" / "green").rename(tmp_path / "few" / "val" / "emerald")
     assert main(["validate", "hf", "--data_dir", "few"]) == 2
     assert (
-        "it names its classes otherwise (blue, green, red); the data's classes are emerald."
+        "it names its classes differently (blue, green, red); the data's classes are emerald."
         in capsys.readouterr().err
     )
     shutil.copytree(photos / "val" / "red", tmp_path / "few" / "val" / "red")

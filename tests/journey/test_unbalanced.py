@@ -49,7 +49,7 @@ def test_a_run_says_that_classes_are_unbalanced_and_what_was_done(
     printed = capsys.readouterr().out
     told = "Unbalanced classes: red has 22 training images, blue has 2, 11 to 1"
     assert printed.count(told) == 1
-    assert "Done about it: logit_adjustment 1 in the loss." in printed
+    assert "Countermeasures: logit_adjustment 1 in the loss." in printed
     assert printed.count("Fewer than 10 validation images: 3 of 3 classes") == 1
     balance = json.loads((out / "best" / "model.json").read_text())["balance"]
     assert balance["class_counts"] == [2, 4, 22] and balance["prior"] == "balanced"
@@ -59,7 +59,7 @@ def test_a_run_says_that_classes_are_unbalanced_and_what_was_done(
     trained = json.loads((out / "best" / "model.json").read_text())["training"]
     assert (trained["epoch"], trained["macro_f1"]) == (best["epoch"], best["macro_f1"])
     page = (out / "report.html").read_text()
-    assert told in page and "Probabilities hold where classes are equally frequent." in page
+    assert told in page and "meant for images whose classes are equally frequent." in page
     assert "Training images</th>" in page and "balanced accuracy" in page
     inspect(out)
     assert "2 to 22 training images of a class" in capsys.readouterr().out
@@ -105,9 +105,9 @@ def test_a_prior_after_training_is_bayes_rule_wherever_it_is_used(
     capsys.readouterr()
     evaluation = validate(plain, prior="balanced", device="cpu")
     assert evaluation.top1 == pytest.approx(np.mean(right))
-    assert "Probabilities hold where classes are equally frequent." in capsys.readouterr().out
+    assert "meant for images whose classes are equally frequent." in capsys.readouterr().out
     page = (plain / "report.html").read_text()
-    assert "Done about it: prior balanced after training." in page
+    assert "Countermeasures: prior balanced after training." in page
     with pytest.raises(RecipeError, match="is about the probabilities of a classifier"):
         export(plain, prior="balanced", outputs="features", out=str(tmp_path / "b"))
     with pytest.raises(RecipeError, match="the server uses the prior of its model"):
@@ -117,9 +117,7 @@ def test_a_prior_after_training_is_bayes_rule_wherever_it_is_used(
 def test_weights_that_tell_no_counts_take_no_prior(rare: Path, plain: Path, tmp_path: Path) -> None:
     assert main(["convert", str(plain), "--to", "timm", "--out", str(tmp_path / "timm")]) == 0
     assert len(predict(tmp_path / "timm", [str(rare / "val")])) == 9
-    with pytest.raises(
-        CheckpointError, match="does not state for which frequencies of the classes"
-    ):
+    with pytest.raises(CheckpointError, match="does not state which class frequencies"):
         predict(tmp_path / "timm", [str(rare / "val")], prior="balanced")
 
 
