@@ -81,7 +81,7 @@ def images_in(folder: str | Path) -> dict[str, str]:
     """
     try:
         names = sorted(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte is a ValueError
         return {}
     found: dict[str, str] = {}
     for name in names:

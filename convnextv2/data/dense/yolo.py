@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import yaml
 
 from convnextv2.data.dense.class_table import MAX_CLASSES
 from convnextv2.data.dense.defects import Defect, Defects
+from convnextv2.data.dense.image_finder import ImageFinder
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk
@@ -42,7 +44,7 @@ def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> 
     Raises:
         DataError: No image has a file, or none of the lines can be used.
     """
-    defects = Defects()
+    defects = images.defects or Defects()
     raw, lines, files, highest = [], 0, 0, -1
     used: set[str] = set()
     for path in images.paths:
@@ -71,7 +73,8 @@ def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> 
             f"{where}: none of its {len(images.paths):,} images has a text file of labels, such as "
             f"{_label_files(images.paths[0])[0]}."
         )
-    for folder in dict.fromkeys(os.path.dirname(file) for file in used):
+    folders = () if images.is_listed else dict.fromkeys(map(os.path.dirname, used))
+    for folder in folders:
         for name in sorted(os.listdir(folder)):
             is_label = name.endswith(".txt") and name not in _NAME_FILES
             if is_label and os.path.normpath(os.path.join(folder, name)) not in used:
@@ -193,10 +196,14 @@ class Images(NamedTuple):
     Attributes:
         paths: Their paths.
         notes: Messages to the user.
+        defects: The defects of the text files that list them; None without such a file.
+        is_listed: Whether a text file lists them, so that their folders may hold others.
     """
 
     paths: list[str]
     notes: tuple[str, ...] = ()
+    defects: Defects | None = None
+    is_listed: bool = False
 
 
 def images_of(entry: Any, file: Path, root: Any) -> Images:
@@ -208,10 +215,12 @@ def images_of(entry: Any, file: Path, root: Any) -> Images:
         root: The entry `path` in data.yaml; None without one.
 
     Raises:
-        DataError: There is no such folder or file, or it is an image.
+        DataError: There is no such folder or file, it is an image, or none of the listed images is
+            there.
     """
     found: list[str] = []
     notes: tuple[str, ...] = ()
+    defects, is_listed = Defects(), False
     for each in entry if isinstance(entry, list) else [entry]:
         place = _place(str(each), file, root)
         if place.is_dir():
@@ -224,11 +233,42 @@ def images_of(entry: Any, file: Path, root: Any) -> Images:
                 "file that lists images."
             )
         else:
-            lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            for line in filter(None, map(str.strip, lines)):
-                listed = Path(line)
-                found.append(str(listed if listed.is_absolute() else place.parent / listed))
-    return Images(found, notes)
+            found += _listed(place, _roots(file, root), defects)
+            is_listed = True
+    times = Counter(found)
+    for path, count in times.items():
+        defects.add(Defect.TWICE, os.path.basename(path), count - 1)
+    return Images(list(times), notes, defects, is_listed)
+
+
+def _listed(file: Path, roots: Sequence[Path], defects: Defects) -> list[str]:
+    """Find the images that a text file lists.
+
+    Args:
+        file: The text file. Its paths are relative to its folder. Exports of CVAT begin them with
+            data/, a folder that they do not have, so the last parts of a path are enough.
+        roots: Further folders in which images are searched.
+        defects: Counts images that are not there.
+
+    Raises:
+        DataError: The file cannot be read, or none of its images is there.
+    """
+    lines = _lines(str(file))
+    finder = ImageFinder([file.parent, *roots], defects)
+    found, lost = list[str](), list[str]()
+    for line in lines:
+        path = os.path.normpath(file.parent / line)
+        if os.path.isfile(path) or (path := finder.find(line) or ""):
+            found.append(path)
+        else:
+            lost.append(line)
+            defects.add(Defect.MISSING_FILE, line)
+    if lost and not found:
+        raise DataError(
+            f"{file}: none of its {len(lines):,} images is there, such as {plain(lost[0])[:200]}. "
+            f"Looked in {', '.join(finder.folders)}. Mend the paths in it."
+        )
+    return found
 
 
 def below(folder: Path) -> Images:
@@ -247,18 +287,22 @@ def _place(entry: str, file: Path, root: Any) -> Path:
 
     Exports of Roboflow write ../train where train is meant.
     """
-    folders = [file.parent]
-    if root:
-        given = Path(str(root))
-        folders = [given if given.is_absolute() else file.parent / given, *folders]
     bare = entry
     while bare.startswith("../"):
         bare = bare[3:]
-    for folder in folders:
+    for folder in _roots(file, root):
         for name in (entry, bare):
-            if (folder / name).exists():
+            if os.path.exists(folder / name):  # unlike the method, it takes any name
                 return folder / name
     raise DataError(f"{file}: names {plain(entry)}, which is not there. Mend the path in it.")
+
+
+def _roots(file: Path, root: Any) -> list[Path]:
+    """Return the folders to which paths in data.yaml may be relative; see `images_of`."""
+    if not root:
+        return [file.parent]
+    given = Path(str(root))
+    return [given if given.is_absolute() else file.parent / given, file.parent]
 
 
 def _label_files(image: str) -> list[str]:

@@ -50,6 +50,14 @@ def test_ids_may_be_floats_on_one_side(tmp_path: Path, content: dict, kind) -> N
     assert sum(len(image.objects) for image in found.images) == len(content["annotations"])
 
 
+@pytest.mark.parametrize("name", ["a\0b/c.png", "a\0.png", "x" * 300])
+def test_a_name_that_no_file_can_have_is_not_there(tmp_path: Path, content: dict, name) -> None:
+    content["images"][0]["file_name"] = name
+    found = read(tmp_path, content)
+    assert len(found.images) == 1
+    assert found.defects.counts[Defect.MISSING_FILE] == 1
+
+
 def test_an_id_that_two_images_have_is_refused(tmp_path: Path, content: dict) -> None:
     content["images"].append(dict(content["images"][0]))  # the same image twice does no harm
     assert len(read(tmp_path, content).images) == 2

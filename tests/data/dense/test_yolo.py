@@ -184,6 +184,34 @@ def test_yaml_that_no_list_of_classes_needs_is_refused(tmp_path: Path, text: str
         find_yaml(tmp_path)
 
 
+def test_a_list_of_images_is_checked_like_any_other(tmp_path: Path) -> None:
+    write(tmp_path, a="0 0.5 0.5 0.2 0.2\n", b="0 0.5 0.5 0.2 0.2\n", c="0 0.5 0.5 0.2 0.2\n")
+    file = tmp_path / "data.yaml"
+    images = ["data/images/a.png", "images\\b.png", f"../{tmp_path.name}/images/a.png"]
+    (tmp_path / "train.txt").write_text("\n".join([*images, "images/lost.png"]))
+    found = read_yolo(images_of("train.txt", file, None), ["cat"], "here")
+    assert [Path(image.path).name for image in found.images] == ["a.png", "b.png"]
+    assert [len(image.objects) for image in found.images] == [1, 1]
+    # c.png is of another split, so its text file is not without an image.
+    assert found.defects.counts == {Defect.TWICE: 1, Defect.MISSING_FILE: 1}
+
+
+@pytest.mark.parametrize("content", [b"lost/a.png\n", b"PK\x03\x04a\0b/c\n" + bytes(range(256))])
+def test_a_list_of_nothing_that_is_there_is_refused(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, a="0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "list.bin").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"list\.bin: none of its .* images is there, such as"
+    ) as no:
+        images_of("list.bin", tmp_path / "data.yaml", None)
+    assert str(no.value).isprintable()
+
+
+def test_a_path_longer_than_any_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which is not there"):
+        images_of("x" * 300, tmp_path / "data.yaml", None)
+
+
 def test_every_image_is_used_once_whatever_lies_beside_it(tmp_path: Path) -> None:
     line = "0 0.5 0.5 0.2 0.2\n"
     write(tmp_path, a=line, A=line + line)
