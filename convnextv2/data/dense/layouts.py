@@ -175,17 +175,17 @@ def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
     else:
         folder = root
         entries = _yolo_folders(root)
-    names = partial(yolo.read_names, folder, content)
     return {
-        name: partial(_read_yolo, images, names, str(root / name))
+        name: partial(_read_yolo, images, folder, content, str(root / name))
         for name, images in entries.items()
     }
 
 
 def _read_yolo(
-    images: Callable[[], yolo.Images], names: Callable[[], list[str] | None], where: str
+    images: Callable[[], yolo.Images], folder: Path, content: dict[str, Any] | None, where: str
 ) -> RawAnnotations:
-    return read_yolo(images(), names(), where)
+    names, keypoints = yolo.read_names(folder, content), yolo.read_keypoints(folder, content)
+    return read_yolo(images(), names, where, keypoints=keypoints)
 
 
 def _yolo_folders(root: Path) -> dict[str, Callable[[], yolo.Images]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,9 @@ NOTHING = (None, "", "null", "~")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
-def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> RawAnnotations:
+def read_yolo(
+    images: Images, class_names: Sequence[str] | None, where: str, *, keypoints: int = 0
+) -> RawAnnotations:
     """Read the text files of images, which lie beside the images or in labels/ beside images/.
 
     A line has a class index and a box (centre, width and height), or a class index and the polygon
@@ -40,6 +43,7 @@ def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> 
         images: The images.
         class_names: The names of the classes; None if they are unknown.
         where: The name of all images together in messages.
+        keypoints: The number of values that may follow the box in each line, for its keypoints.
 
     Raises:
         DataError: No image has a file, or none of the lines can be used.
@@ -60,7 +64,7 @@ def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> 
         for number, line in enumerate(_lines(label_file), start=1):
             lines += 1
             at = f"{os.path.basename(label_file)}, line {number}"
-            found = _object(line, at, defects)
+            found = _object(line, at, defects, keypoints)
             if found is None:
                 continue
             highest = max(highest, found.label)
@@ -89,7 +93,43 @@ def read_yolo(images: Images, class_names: Sequence[str] | None, where: str) -> 
     if class_names is None:
         class_names = [str(i) for i in range(highest + 1)]
         notes += (f"{where}: no data.yaml or classes.txt names the classes; they get numbers.",)
+    if keypoints:
+        notes += (f"{where}: keypoints (kpt_shape in data.yaml) are passed over; boxes are read.",)
+    if outlines := _rotated_boxes(raw):
+        notes += (
+            f"{where}: every outline ({outlines:,}) has 4 corners, as rotated boxes have. Outlines "
+            "are masks; --masks off learns the upright boxes around them.",
+        )
     return RawAnnotations(raw, tuple(class_names), lines, where, defects, notes)
+
+
+def _rotated_boxes(images: Sequence[RawImage]) -> int:
+    """Count the outlines if each has four corners, which may be those of a rotated box; else 0."""
+    regions = [each.region for image in images for each in image.objects]
+    outlines = [region[0] for region in regions if region is not None]
+    return len(outlines) if all(len(outline) == 4 for outline in outlines) else 0
+
+
+def read_keypoints(root: Path, content: dict[str, Any] | None) -> int:
+    """Return the number of values that data.yaml states for the keypoints of an object.
+
+    Args:
+        root: The folder of the data.
+        content: The content of data.yaml; None without one.
+
+    Raises:
+        DataError: `kpt_shape` is not two whole numbers.
+    """
+    shape = content.get("kpt_shape", "") if content else ""
+    if shape in NOTHING:
+        return 0
+    sides = shape if isinstance(shape, list) else []
+    if len(sides) != 2 or not all(re.fullmatch("[0-9]{1,4}", str(side)) for side in sides):
+        raise DataError(
+            f"{root}: data.yaml has kpt_shape: {plain(shape)[:40]}, expected two whole numbers, "
+            "such as [17, 3]."
+        )
+    return int(sides[0]) * int(sides[1])
 
 
 def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
@@ -325,7 +365,7 @@ def _lines(path: str) -> list[str]:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def _object(line: str, at: str, defects: Defects) -> RawObject | None:
+def _object(line: str, at: str, defects: Defects, keypoints: int) -> RawObject | None:
     """Parse one line; count a defect and return None if it cannot be used."""
     try:
         values = [float(part) for part in line.split()]
@@ -337,13 +377,15 @@ def _object(line: str, at: str, defects: Defects) -> RawObject | None:
         defects.add(Defect.MALFORMED, at)
         return None
     rest = values[1:]
+    if keypoints and len(rest) == 4 + keypoints:
+        rest = rest[:4]
     if len(rest) == 4:
         x, y, width, height = rest
         if max(x, y) > 1.01 or min(x, y) < -0.01:
             defects.add(Defect.OUTSIDE, at)
             return None
         return RawObject((x - width / 2, y - height / 2, x + width / 2, y + height / 2), label)
-    if len(rest) >= 6 and len(rest) % 2 == 0:
+    if not keypoints and len(rest) >= 6 and len(rest) % 2 == 0:
         points = np.array(rest, np.float64).reshape(-1, 2)
         (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
         return RawObject((x0, y0, x1, y1), label, region=(points,))

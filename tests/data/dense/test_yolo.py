@@ -12,6 +12,7 @@ from convnextv2.data.dense.yolo import (
     below,
     find_yaml,
     images_of,
+    read_keypoints,
     read_names,
     read_yolo,
 )
@@ -182,6 +183,31 @@ def test_yaml_that_no_list_of_classes_needs_is_refused(tmp_path: Path, text: str
     (tmp_path / "data.yaml").write_text(f"train: images\n{text}")
     with pytest.raises(DataError, match=r"data\.yaml: cannot be read as YAML"):
         find_yaml(tmp_path)
+
+
+def test_the_keypoints_of_a_pose_are_not_taken_for_an_outline(tmp_path: Path) -> None:
+    points = "0.4 0.4 2 0.6 0.6 2 0.5 0.5 1 0.1 0.2 0"
+    images = write(tmp_path, a=f"0 0.5 0.5 0.2 0.4 {points}\n0 0.5 0.5 0.1 0.1\n0 1 1 0 1 0 0\n")
+    keypoints = read_keypoints(tmp_path, {"kpt_shape": ["4", "3"]})
+    found = read_yolo(images, ["cat"], "here", keypoints=keypoints)
+    boxes = [each.box for each in found.images[0].objects]
+    assert np.allclose(boxes, [(0.4, 0.3, 0.6, 0.7), (0.45, 0.45, 0.55, 0.55)])
+    assert all(each.region is None for each in found.images[0].objects)
+    assert found.defects.counts == {Defect.MALFORMED: 1}
+    assert found.notes == (
+        "here: keypoints (kpt_shape in data.yaml) are passed over; boxes are read.",
+    )
+    assert read_keypoints(tmp_path, None) == read_keypoints(tmp_path, {"kpt_shape": ""}) == 0
+    for wrong in ("17", ["17"], ["a", "3"]):
+        with pytest.raises(DataError, match=r"kpt_shape: .*, expected two whole numbers"):
+            read_keypoints(tmp_path, {"kpt_shape": wrong})
+
+
+def test_outlines_that_may_be_rotated_boxes_are_mentioned(tmp_path: Path) -> None:
+    rotated = "0 0.2 0.3 0.5 0.1 0.7 0.5 0.4 0.7\n"
+    (note,) = read_yolo(write(tmp_path, a=rotated, b="0 .5 .5 .1 .1"), ["cat"], "here").notes
+    assert note.startswith("here: every outline (1) has 4 corners, as rotated boxes have.")
+    assert not read_yolo(write(tmp_path, c="0 0 0 1 0 1 1\n"), ["cat"], "here").notes
 
 
 def test_a_list_of_images_is_checked_like_any_other(tmp_path: Path) -> None:
