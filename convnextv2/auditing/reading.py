@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convnextv2.auditing.annotated import with_maps, with_objects
 from convnextv2.auditing.images import Images, TaskName
-from convnextv2.data.dense.layouts import find_layout
+from convnextv2.data.dense.layouts import YAML_SUFFIXES, find_layout
 from convnextv2.data.dense.map_folders import find_folders, pair
 from convnextv2.data.folders import image_folder, unlabelled
 from convnextv2.data.manifest import Table
@@ -51,11 +51,11 @@ def find_images(recipe: Recipe, task: TaskName | Literal["auto"]) -> Images:
 
 def _task_of(root: Path, recipe: Recipe) -> TaskName:
     """Infer the task that data are for from their files."""
-    if root.is_file() and root.suffix.lower() != ".json":
+    if root.is_file() and root.suffix.lower() not in (".json", *YAML_SUFFIXES):
         return "classification"
     try:
         layout = find_layout(root, recipe.annotations, recipe.images_dir)
-        if root.is_dir():
+        if "" not in layout.splits or root.is_dir():
             return "detection"
         layout.splits[""]()  # a JSON file may be a table as well
         return "detection"

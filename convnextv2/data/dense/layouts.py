@@ -28,6 +28,7 @@ from convnextv2.errors import DataError
 Format = Literal["coco", "voc", "yolo"]
 
 ROBOFLOW_COCO = "_annotations.coco.json"
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,19 @@ class Layout:
             return wanted[0] if wanted else None
         return next((split for split in self.splits if split_kind(split) == kind), None)
 
+    def only(self) -> str | None:
+        """Return the split for training if none has a usual name: "" or the only one, or None."""
+        if "" in self.splits:
+            return ""
+        name = next(iter(self.splits))
+        return name if len(self.splits) == 1 and split_kind(name) is None else None
+
 
 def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout:
     """Detect the format and the layout of the annotations in a folder.
 
     Args:
-        root: The folder.
+        root: The folder, a JSON file of COCO, or the YAML file of a data set for YOLO.
         asked: The format; "auto" for the first one of COCO, YOLO and Pascal VOC that is found.
         images_dir: A folder in which images are searched first; "" for none.
 
@@ -108,6 +116,8 @@ def plain_split(name: str) -> str:
 
 
 def _coco(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotations]]:
+    if root.suffix.lower() in YAML_SUFFIXES and root.is_file():
+        return {}
     if root.is_file():
         split = _split_in(root.stem)
         outside = _near(root.parent.parent, split) if root.parent.name == "annotations" else []
@@ -161,7 +171,7 @@ def _near(root: Path, split: str) -> list[Path]:
 
 
 def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
-    if root.is_file():
+    if root.is_file() and root.suffix.lower() not in YAML_SUFFIXES:
         return {}
     content: dict[str, Any] | None = None
     entries: dict[str, Callable[[], yolo.Images]] = {}
@@ -172,11 +182,13 @@ def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
             if entry and entry not in yolo.NOTHING:
                 entries[name] = partial(yolo.images_of, entry, file, content.get("path"))
         folder = file.parent
+    elif root.is_file():
+        return {}
     else:
         folder = root
         entries = _yolo_folders(root)
     return {
-        name: partial(_read_yolo, images, folder, content, str(root / name))
+        name: partial(_read_yolo, images, folder, content, str(folder / name))
         for name, images in entries.items()
     }
 
@@ -201,7 +213,8 @@ def _yolo_folders(root: Path) -> dict[str, Callable[[], yolo.Images]]:
         if (folder / "images").is_dir() and (folder / "labels").is_dir():
             found[name] = partial(yolo.below, folder / "images")
         elif _has_beside(folder, ".txt"):
-            found[name] = partial(yolo.below, folder)
+            of_cvat = re.fullmatch("obj_(.+)_data", name)
+            found[of_cvat[1] if of_cvat else name] = partial(yolo.below, folder)
     return found or ({"": partial(yolo.below, root)} if _has_beside(root, ".txt") else {})
 
 

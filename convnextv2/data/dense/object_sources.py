@@ -40,9 +40,10 @@ def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSourc
     """
     root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
-    chosen = layout.choose(asked_split(recipe, "train_split"), "train")
-    if chosen is None and "" in layout.splits and asked_split(recipe, "train_split") is None:
-        chosen = ""
+    asked = asked_split(recipe, "train_split")
+    chosen = layout.choose(asked, "train")
+    is_guessed = chosen is None and asked is None
+    chosen = layout.only() if is_guessed else chosen
     if chosen is None:
         raise DataError(
             f"train_split = {recipe.train_split}: {root} has no such split ({_listed(layout)}). "
@@ -50,6 +51,8 @@ def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSourc
         )
     training = scan_objects(layout.splits[chosen](), chosen or "data")
     notes = [_found_line(root, layout)]
+    if is_guessed and chosen:
+        notes.append(f"{root}: {chosen} is its only split, so it is for training.")
     validation = _validation(recipe, root, layout, chosen)
     if validation is None and recipe.val_while_train:
         training, validation, line = _hold_out(training, recipe, root)
@@ -100,7 +103,7 @@ def validation_objects(
         raise DataError(f"val_split = {recipe.val_split}: {root} has {_listed(layout)}.")
     if chosen is None:
         training = layout.choose(asked_split(recipe, "train_split"), "train")
-        training = "" if training is None and "" in layout.splits else training
+        training = layout.only() if training is None else training
         if training is None:
             raise DataError(f"{root}: has {_listed(layout)}. Set val_split to one of these.")
         source = scan_objects(layout.splits[training](), training or "data")

@@ -207,20 +207,24 @@ def _numbered(names: dict[Any, Any], root: Path) -> list[Any]:
 def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
     """Find the YAML file of a data set for YOLO.
 
+    Args:
+        root: The folder of the data, or the file.
+
     Returns:
         The file and its content, in which every value is text as it is written; None if no YAML
         file in the folder has both train and names (or nc).
 
     Raises:
-        DataError: data.yaml cannot be read.
+        DataError: data.yaml, or the given file, cannot be read.
     """
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=_is_not_data):
+    files = [root] if root.is_file() else [*root.glob("*.yaml"), *root.glob("*.yml")]
+    for path in sorted(files, key=_is_not_data):
         try:
             text = path.read_text(encoding="utf-8-sig", errors="replace")
             content = yaml.load(text, Loader=yaml.BaseLoader)  # a class may be called no, or 01
             check_size([content])
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            if path.stem == "data":
+            if path.stem == "data" or path == root:
                 raise DataError(
                     f"{path}: cannot be read as YAML ({plain(error)[:200]}). Mend the file."
                 ) from None

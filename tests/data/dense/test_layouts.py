@@ -80,6 +80,39 @@ def test_an_export_of_roboflow_as_yolo(tmp_path: Path) -> None:
     assert images_of(tmp_path, "val") == ["a.png"] == images_of(tmp_path, "train")
 
 
+def test_a_yaml_file_names_the_data_itself(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "cells.yml")
+    layout = find_layout(tmp_path / "cells.yml")
+    assert (layout.format, list(layout.splits)) == ("yolo", ["train", "val"])
+    assert len(images_of(tmp_path / "cells.yml", "train")) == 4
+    (tmp_path / "cells.yml").write_text("a: {")
+    with pytest.raises(DataError, match=r"cells\.yml: cannot be read as YAML"):
+        find_layout(tmp_path / "cells.yml")
+    (tmp_path / "cells.yml").write_text("a: b")
+    with pytest.raises(DataError, match=r"cells\.yml: no objects are found in it\."):
+        find_layout(tmp_path / "cells.yml")
+
+
+def test_an_export_of_cvat_as_yolo(tmp_path: Path) -> None:
+    drawn = draw_shapes(tmp_path / "obj_train_data" / "a b.png", 0)
+    (tmp_path / "obj_train_data" / "a b.txt").write_text(yolo_line(drawn, drawn.objects[0]))
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a b.png\n")
+    (tmp_path / "obj.names").write_text("disc\nsquare\n")
+    layout = find_layout(tmp_path)
+    assert layout.format == "yolo" and layout.splits["train"]().class_names == ("disc", "square")
+
+
+def test_a_single_split_of_any_name_is_for_training(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "instances_train.json").rename(tmp_path / "instances_default.json")
+    assert find_layout(tmp_path).only() is None
+    (tmp_path / "instances_val.json").unlink()
+    assert find_layout(tmp_path).only() == "default"
+    (tmp_path / "instances_default.json").rename(tmp_path / "instances_test.json")
+    assert find_layout(tmp_path).only() is None
+
+
 def test_text_files_beside_images(tmp_path: Path) -> None:
     drawn = draw_shapes(tmp_path / "train" / "a.png", 0)
     (tmp_path / "train" / "a.txt").write_text(yolo_line(drawn, drawn.objects[0]))

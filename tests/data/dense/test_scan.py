@@ -150,6 +150,20 @@ def test_images_are_held_out_if_there_is_no_split_for_validation(tmp_path: Path)
     assert len(other) == 20
 
 
+def test_a_single_split_of_another_name_is_for_training(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "instances_val.json").unlink()
+    (tmp_path / "instances_train.json").rename(tmp_path / "instances_default.json")
+    recipe = Recipe(data_dir=str(tmp_path))
+    training, validation = find_object_sources(recipe)
+    assert f"{tmp_path}: default is its only split, so it is for training." in training.notes
+    assert validation is not None
+    again = validation_objects(recipe, training.class_names)
+    assert list(again.names) == list(validation.names)
+    with pytest.raises(DataError, match="train_split = part: .* has no such split"):
+        find_object_sources(Recipe(data_dir=str(tmp_path), train_split="part"))
+
+
 def test_classes_are_matched_by_name_not_by_id(tmp_path: Path) -> None:
     write_coco(tmp_path)
     path = tmp_path / "instances_val.json"
