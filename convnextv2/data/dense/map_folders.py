@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnextv2.data.dense.image_sets import listed_names
 from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk, visible_folders
 from convnextv2.data.path_list import PathList, PathListBuilder
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
-from convnextv2.text import counted
+from convnextv2.text import counted, plain
 
 IMAGE_FOLDERS = (
     *("images", "image", "imgs", "img", "photos", "photo", "pictures", "jpegimages", "input"),
@@ -32,6 +33,7 @@ _MAP_ENDS = (
     *("_gt", "_gtfine_labelids", "_l", "_annotation", "_matte"),
 )
 _ANY_MAP = MAP_SUFFIXES | LOSSY_SUFFIXES
+_KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
 _IMAGE_ENDS = ("", "_leftimg8bit", "_image", "_img", "_sat")
 
 EXPECTED = (
@@ -47,10 +49,13 @@ class Folders:
     Attributes:
         images: The folder of the images.
         maps: The folder of their label maps.
+        names: A list of the names of the images of the split; None if all in the folder belong to
+            it.
     """
 
     images: Path
     maps: Path
+    names: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +99,7 @@ def find_folders(
     images = _one(root, inside, IMAGE_FOLDERS, SUFFIXES)
     maps = _one(root, inside, MAP_FOLDERS, _ANY_MAP)
     if images and maps:
-        found = _splits_inside(images, maps, asked)
+        found = _splits_listed(root, images, maps, asked) or _splits_inside(images, maps, asked)
     else:
         found = _splits_outside(root, asked)
     if not found:
@@ -115,6 +120,9 @@ def pair(folders: Folders) -> Pairs:
     maps, map_notes = _listed(folders.maps, _ANY_MAP)
     if not len(images):
         raise DataError(f"{folders.images}: holds no image.")
+    if folders.names:
+        images, note = _of_list(images, folders.images, folders.names)
+        notes += (note,)
     if not len(maps):
         raise DataError(f"{folders.maps}: holds no label map. Expected PNG files.")
     exact, doubles = _by_stem(maps, folders.maps)
@@ -138,13 +146,27 @@ def pair(folders: Folders) -> Pairs:
         path, other = (os.path.relpath(each, folders.maps) for each in unread[0])
         what = counted(len(unread), "label map(s) of a name that another one has too")
         notes += (f"{folders.maps}: passed over {what} ({path}, since {other} is used).",)
-    if spare:
+    if spare and not folders.names:
         notes += (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",)
     if shared:
         what = counted(shared, "image(s) with the label map of another image")
         notes += (f"{folders.images}: {what}, since their names differ in ending or case only.",)
     missing = tuple(images[i] for i, stem in enumerate(stems) if stem not in match)
     return Pairs(images.take(chosen), PathList.of(used), missing, spare, notes)
+
+
+def _splits_listed(
+    root: Path, images: Path, maps: Path, asked: dict[Kind, str | None]
+) -> dict[Kind, Folders]:
+    """Find splits that are lists in ImageSets/Segmentation, as in Pascal VOC."""
+    lists = {path.stem: path for path in sorted(root.glob("ImageSets/Segmentation/*.txt"))}
+    found: dict[Kind, Folders] = {}
+    for kind, name in asked.items():
+        usual = (stem for stem in lists if kind_of(stem) == kind)
+        path = lists.get(next(usual, "") if name is None else name)
+        if path is not None:
+            found[kind] = Folders(images, maps, path)
+    return found
 
 
 def _splits_inside(images: Path, maps: Path, asked: dict[Kind, str | None]) -> dict[Kind, Folders]:
@@ -160,7 +182,8 @@ def _splits_inside(images: Path, maps: Path, asked: dict[Kind, str | None]) -> d
             raise DataError(f"{lacks}: has no folder for the split that {has} has ({kind}).")
     if "train" not in found and "validation" not in found:
         if any(name is not None for name in asked.values()):
-            return {}
+            kind = "train" if asked["train"] is not None else "validation"
+            raise DataError(f"{_KNOBS[kind]} = {asked[kind]}: {images} has no such folder.")
         found["train"] = Folders(images, maps)
     return found
 
@@ -194,8 +217,7 @@ def _split(inside: dict[str, Path], kind: Kind, name: str | None) -> Path | None
     found = [path for path in inside.values() if kind_of(path.name) == kind]
     if len(found) > 1:
         names = " and ".join(str(path) for path in found)
-        knob = "train_split" if kind == "train" else "val_split"
-        raise DataError(f"{names}: both may be for {kind}. Name one with {knob}.")
+        raise DataError(f"{names}: both may be for {kind}. Name one with {_KNOBS[kind]}.")
     return found[0] if found else None
 
 
@@ -227,6 +249,27 @@ def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[PathList, tuple[str
     walk, builder = Walk(suffixes), PathListBuilder()
     walk.add_images(folder, builder)
     return builder.build(), walk.notes(folder)
+
+
+def _of_list(images: PathList, folder: Path, names: Path) -> tuple[PathList, str]:
+    """Choose the images that a list names.
+
+    Returns:
+        The images, and a line about them.
+
+    Raises:
+        DataError: The list cannot be read, or none of its images is there.
+    """
+    places = {_stem(path, folder): i for i, path in enumerate(images)}
+    listed = listed_names(names, places.__contains__)
+    lost = [name for name in listed if name not in places]
+    if len(lost) == len(listed):
+        such = f", such as {plain(lost[0])[:200]}" if lost else ""
+        raise DataError(f"{names}: none of its {counted(len(listed), 'image(s)')} is there{such}.")
+    line = f"{names}: {counted(len(listed), 'image(s)')}"
+    if lost:
+        line += f", of which {len(lost):,} not there (such as {plain(lost[0])[:200]})"
+    return images.take(sorted(places[name] for name in listed if name in places)), f"{line}."
 
 
 def _stem(path: str, folder: Path) -> str:

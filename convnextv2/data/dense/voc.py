@@ -12,10 +12,11 @@ import numpy as np
 
 from convnextv2.data.dense.defects import Defect, Defects
 from convnextv2.data.dense.image_finder import ImageFinder
+from convnextv2.data.dense.image_sets import listed_names
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.dense.rle import Region
 from convnextv2.errors import DataError
-from convnextv2.text import plain
+from convnextv2.text import counted, plain
 
 
 def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawAnnotations:
@@ -66,6 +67,11 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
         raise DataError(
             f"{where}: none of its {len(files):,} XML files can be read, such as {files[0].name}. "
             "Expected Pascal VOC's format."
+        )
+    if files and defects.counts.get(Defect.MISSING_IMAGE, 0) == len(files):
+        raise DataError(
+            f"{where}: lists {counted(len(files), 'file(s)')} of annotations, none of which is "
+            f"there, such as {plain(files[0])}. Mend the names in it."
         )
     if files and not found_images:
         looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))
@@ -163,16 +169,11 @@ def listed_files(path: Path, annotations: Path) -> list[Path]:
     """Return the XML files that a list in ImageSets/Main names.
 
     Args:
-        path: The list, with one name without an ending in each line. Further words in a line, as in
-            the lists of one class, are ignored.
+        path: The list; see `listed_names`.
         annotations: The folder of the XML files.
 
     Raises:
         DataError: The list cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({plain(error.strerror)}).") from None
-    names = [line.split()[0] for line in lines if line.strip()]
-    return [annotations / f"{name.removesuffix('.xml')}.xml" for name in dict.fromkeys(names)]
+    names = listed_names(path, lambda name: os.path.isfile(annotations / f"{name}.xml"))
+    return [annotations / f"{name}.xml" for name in names]

@@ -43,6 +43,26 @@ def test_named_splits_are_taken(tmp_path: Path) -> None:
     assert found["train"].images.name == "fold0" and found["validation"].maps.name == "fold2"
 
 
+def test_the_lists_of_pascal_voc_are_splits(tmp_path: Path) -> None:
+    images = [f"JPEGImages/{name}.jpg" for name in ("a b", "c", "d", "box")]
+    touch(tmp_path, *images, *(f"SegmentationClass/{name}.png" for name in ("a b", "c", "d")))
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split, names in {"train": "a b\nc\n", "val": "d\nlost\n", "trainval": "a b\n"}.items():
+        (lists / f"{split}.txt").write_text(names)
+    found = find_folders(tmp_path)
+    training, validation = pair(found["train"]), pair(found["validation"])
+    assert [Path(path).name for path in training.maps] == ["a b.png", "c.png"]
+    assert [Path(path).name for path in validation.images] == ["d.jpg"]
+    assert not training.missing and training.notes == (f"{lists}/train.txt: 2 images.",)
+    assert validation.notes == (f"{lists}/val.txt: 2 images, of which 1 not there (such as lost).",)
+    asked = find_folders(tmp_path, "trainval", "none")
+    assert asked.keys() == {"train"} and len(pair(asked["train"]).images) == 1
+    (lists / "train.txt").write_text("lost\n")
+    with pytest.raises(DataError, match="train.txt: none of its 1 image is there, such as lost"):
+        pair(find_folders(tmp_path)["train"])
+
+
 def test_what_is_missing_or_unclear_is_said(tmp_path: Path) -> None:
     touch(tmp_path / "a", "cats/1.jpg", "dogs/1.jpg")
     with pytest.raises(DataError, match=r"has cats/, dogs/\. Expected images/train"):

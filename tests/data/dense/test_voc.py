@@ -87,6 +87,16 @@ def test_a_list_names_the_files_of_a_split(tmp_path: Path) -> None:
     assert listed_files(path, tmp_path) == [tmp_path / f"{name}.xml" for name in "abc"]
 
 
+def test_a_list_may_name_files_with_blanks(tmp_path: Path) -> None:
+    write(tmp_path, "My photo 1", ("cat", (2, 2, 9, 9), ""))
+    path = tmp_path / "train.txt"
+    path.write_text("My photo 1\n")
+    assert listed_files(path, tmp_path) == [tmp_path / "My photo 1.xml"]
+    path.write_text("My other photo\n")
+    with pytest.raises(DataError, match="lists 1 file of annotations, none of which is there"):
+        read_voc(listed_files(path, tmp_path), [tmp_path], str(path))
+
+
 def test_outlines_of_roboflow_are_read(tmp_path: Path) -> None:
     polygon = "<polygon><x1>2</x1><y1>3</y1><x2>9</x2><y2>3</y2><x3>5</x3><y3>8</y3></polygon>"
     write(tmp_path, "a", ("cat", (2, 2, 9, 9), polygon))
