@@ -65,9 +65,17 @@ def find_map_sources(
     root = _root(recipe.data_dir)
     splits = _splits(root, recipe)
     table, notes = _table(root, recipe.classes)
+    if "train" not in splits and (asked := asked_split(recipe, "train_split")) is not None:
+        raise DataError(f"train_split = {asked}: {root} has no such split.")
     if "train" not in splits:
         raise DataError(
             f"{root}: has no images for training. Expected {EXPECTED}, or set train_split."
+        )
+    asked = asked_split(recipe, "val_split")
+    if "validation" not in splits and asked is not None and recipe.val_while_train:
+        raise DataError(
+            f"val_split = {asked}: {root} has no such split, so there is nothing to validate on. "
+            "Set it to another one, or val_while_train = False."
         )
     coloured = _are_coloured(splits["train"], table, recipe.max_image_pixels)
     scanned = {kind: _scan(pairs, recipe, place, coloured) for kind, pairs in splits.items()}

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,19 @@ def test_images_are_held_out_if_there_is_no_split(tmp_path: Path) -> None:
     again = map_validation_source(settings, CLASSES, CPU, trained_on=True)
     assert list(again.names) == list(validation.names)
     assert len(map_validation_source(settings, CLASSES, CPU, trained_on=False)) == 11
+
+
+@pytest.mark.parametrize("knob", ["train_split", "val_split"])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_a_split_that_is_asked_for_in_vain_is_named(tmp_path: Path, knob, splits) -> None:
+    root = draw_maps(tmp_path)
+    if splits == 1:
+        shutil.rmtree(root / "images" / "val")
+        shutil.rmtree(root / "annotations" / "val")
+    with pytest.raises(DataError, match=f"{knob} = part: .* has no such (split|folder)"):
+        find_map_sources(recipe(root, **{knob: "part"}), CPU)
+    without = recipe(root, val_split="part", val_while_train=False)
+    assert find_map_sources(without, CPU)[1] is None
 
 
 def test_other_data_are_matched_with_the_rows_of_a_model_by_name(tmp_path: Path) -> None:
