@@ -175,10 +175,7 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         DataError: The file cannot be read as a label map.
     """
     if Path(name).suffix.lower() in LOSSY_SUFFIXES or data.startswith(b"\xff\xd8\xff"):
-        raise DataError(
-            f"{name}: is a JPEG file, which changes values as they are written, so classes are not "
-            "kept. Save label maps as PNG."
-        )
+        raise _lossy(name, "is a JPEG file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes; the limit here is max_pixels
@@ -187,6 +184,15 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
                     raise ImageSizeError(
                         f"{name}: {image.width} x {image.height} px are more than "
                         f"max_image_pixels = {max_pixels}."
+                    )
+                if image.format == "WEBP" and b"VP8 " in _chunks(data):
+                    raise _lossy(name, "is a lossy WebP file")
+                if image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+                    raise _lossy(name, "is a TIFF file compressed as JPEG")
+                if _has_pages(image):
+                    raise DataError(
+                        f"{name}: holds several pictures of one size, and it is not known which "
+                        "one is the label map. Save that one alone, as PNG."
                     )
                 return _values_of(image, name, coloured)
     except DataError:
@@ -199,6 +205,35 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
             f"{name}: cannot be read as a label map ({why}). Expected PNG, or another format that "
             "keeps values."
         ) from None
+
+
+def _lossy(name: str, what: str) -> DataError:
+    return DataError(
+        f"{name}: {what}, which changes values as they are written, so classes are not kept. Save "
+        "label maps as PNG."
+    )
+
+
+def _chunks(data: bytes) -> set[bytes]:
+    """Return the kinds of the chunks of a WebP file. The pixels of a lossy one are in "VP8 "."""
+    found, at = set(), 12
+    while at + 8 <= len(data):
+        found.add(data[at : at + 4])
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return found
+
+
+def _has_pages(image: Image.Image) -> bool:
+    """Return whether a file has a second picture of the same size; a smaller one is an overview."""
+    size = image.size
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    has_another = image.size == size
+    image.seek(0)
+    return has_another
 
 
 def is_coloured(values: NDArray[Any]) -> bool:

@@ -31,6 +31,7 @@ _SPLIT_ENDS = ("annot", "_annot", "_annotations", "_labels", "_label", "_masks",
 _MAP_ENDS = (
     *("_mask", "-mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_labelids"),
     *("_gt", "_gtfine_labelids", "_l", "_annotation", "_matte"),
+    *("_labeltrainids", "_gtfine_labeltrainids"),
 )
 _ANY_MAP = MAP_SUFFIXES | LOSSY_SUFFIXES
 _KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}

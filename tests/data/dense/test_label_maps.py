@@ -71,6 +71,32 @@ def test_what_cannot_hold_classes_is_refused_with_its_name() -> None:
         assert str(error.value).startswith("folder/map.png:")
 
 
+def test_formats_that_may_be_lossy_are_read_only_where_they_are_not() -> None:
+    blocks = Image.fromarray(np.kron(VALUES, np.ones((16, 16), np.uint8)))
+    expected = np.asarray(blocks).tolist()
+    assert read(encoded(blocks, "WEBP", lossless=True)).tolist() == expected
+    assert read(encoded(blocks, "TIFF", compression="tiff_lzw")).tolist() == expected
+    lossy = {"WebP": encoded(blocks, "WEBP"), "TIFF": encoded(blocks, "TIFF", compression="jpeg")}
+    lossy["WebP "] = encoded(blocks, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0")
+    for format, data in lossy.items():
+        with pytest.raises(DataError, match=f"map.png: is a .*{format.strip()}.*, which changes"):
+            read(data)
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_a_file_of_several_maps_is_refused(format: str) -> None:
+    first, second = Image.fromarray(VALUES), Image.fromarray(VALUES[::-1].copy())
+    options = {"save_all": True, "append_images": [second], "lossless": True}
+    with pytest.raises(DataError, match="holds several pictures of one size"):
+        read(encoded(first, format, **options))
+
+
+def test_an_overview_of_a_map_does_no_harm() -> None:
+    first, overview = Image.fromarray(VALUES), Image.fromarray(VALUES[:1, :1].copy())
+    data = encoded(first, "TIFF", save_all=True, append_images=[overview])
+    assert read(data).tolist() == VALUES.tolist()
+
+
 def test_exif_does_not_turn_a_map() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

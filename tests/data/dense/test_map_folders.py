@@ -92,6 +92,7 @@ def test_pairs_have_the_same_names_and_the_rest_is_told(tmp_path: Path) -> None:
     [
         ("x1.jpg", "x1_mask.png"),
         ("aachen_000_leftImg8bit.png", "aachen_000_gtFine_labelIds.png"),
+        ("aachen_000_leftImg8bit.png", "aachen_000_gtFine_labelTrainIds.png"),
         ("0001TP.png", "0001TP_L.png"),
     ],
 )
