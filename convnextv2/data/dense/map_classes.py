@@ -72,16 +72,12 @@ def decide_classes(
         )
     if recipe.reduce_zero_label:
         table, ignored = _without_zero(table, ignored)
-    if asked is None and 255 in table.ids:
+    own = _values_of(table, coloured)
+    if asked is None and 255 in own:
         ignored = tuple(value for value in ignored if value != 255)
-    elif not coloured and (
-        dropped := [
-            name for name, number in zip(table.names, table.ids, strict=True) if number in ignored
-        ]
-    ):
+    if dropped := [name for name, value in zip(table.names, own, strict=True) if value in ignored]:
         notes.append(f"Not a class: {', '.join(dropped)} (its value is ignored).")
-        keep = [i for i, number in enumerate(table.ids) if number not in ignored]
-        table = _kept(table, keep)
+        table = _kept(table, [i for i, value in enumerate(own) if value not in ignored])
     if len(table.names) < 2:
         left = ", ".join(table.names) or "all are ignored"
         raise DataError(
@@ -142,10 +138,14 @@ def build_coding(
         ignored: The values that are ignored.
         coloured: Whether values are colours, red << 16 | green << 8 | blue.
     """
-    values = classes.ids
-    if coloured:
-        values = tuple(red << 16 | green << 8 | blue for red, green, blue in classes.colours)
-    return Coding(values, tuple(rows), ignored, coloured)
+    return Coding(_values_of(classes, coloured), tuple(rows), ignored, coloured)
+
+
+def _values_of(table: ClassTable, coloured: bool) -> tuple[int, ...]:
+    """Return the value of each class in the maps; see `Coding`."""
+    if not coloured:
+        return table.ids
+    return tuple(red << 16 | green << 8 | blue for red, green, blue in table.colours)
 
 
 def check_values(scan: MapScan, coding: Coding) -> None:

@@ -24,7 +24,8 @@ class DenseKnobs(Knobs):
     ignore_values: tuple[int, ...] | None = _dense(
         None,
         "Values in label maps that stand for no class. Their pixels count neither in the loss nor "
-        "in the evaluation. If empty, 255, unless that is a class.",
+        "in the evaluation. A colour is the value 65536 * red + 256 * green + blue. If empty, 255, "
+        "unless that is a class.",
         idle=("no_maps",),
     )
     reduce_zero_label: bool = _dense(

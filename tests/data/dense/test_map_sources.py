@@ -8,6 +8,7 @@ import torch
 from maps import CLASSES, draw_maps, scene, write_pair
 from PIL import Image
 
+from convnextv2.data.dense.label_maps import IGNORED
 from convnextv2.data.dense.map_sources import find_map_sources, map_validation_source
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -167,6 +168,28 @@ def test_coloured_maps_are_read_by_their_table(tmp_path: Path) -> None:
     training, _ = find_map_sources(recipe(root), CPU)
     assert training.class_names == CLASSES
     assert training.annotation(3).tolist() == scene(3, (60, 83))[1].tolist()
+
+
+@pytest.mark.parametrize("settings", [{"ignore_values": (0,)}, {"reduce_zero_label": True}])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "background:0,0,0::\nred:128,0,0::\nblue:0,64,128::\n",
+        "0 background\n1 red\n2 blue\n255 border\n",
+    ],
+)
+def test_a_class_whose_value_is_to_be_ignored_is_none(tmp_path: Path, table, settings) -> None:
+    root = draw_maps(tmp_path, table=False)
+    (root / "labelmap.txt").write_text(table)
+    if "::" in table:
+        colours = np.array([[0, 0, 0], [128, 0, 0], [0, 64, 128]], np.uint8)
+        for path in root.glob("annotations/*/*.png"):
+            Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    training, _ = find_map_sources(recipe(root, **settings), CPU)
+    assert training.class_names[:2] == ("red", "blue")
+    assert "Not a class: background (its value is ignored)." in training.notes
+    expected = np.array([IGNORED, 0, 1])[scene(3, (60, 83))[1]]
+    assert training.annotation(3).tolist() == expected.tolist()
 
 
 def test_classes_that_do_not_occur_are_told(tmp_path: Path) -> None:
