@@ -87,6 +87,12 @@ class Picture:
         self.height, self.width = size[::-1] if orientation in (5, 6, 7, 8) else size
 
     @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width before EXIF turns the image, in pixels."""
+        size = self.height, self.width
+        return size[::-1] if self._orientation in (5, 6, 7, 8) else size
+
+    @property
     def is_turned(self) -> bool:
         """True if the EXIF orientation turns or mirrors the stored pixels."""
         return self._orientation != 1

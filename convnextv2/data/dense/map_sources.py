@@ -232,6 +232,7 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
         max_pixels=recipe.max_image_pixels,
     )
     lines = scan.lines(pairs)
+    examples = ", ".join(pairs.images[i] for i in scan.maybe_turned[:3])
     if lines and recipe.bad_images == "fail":
         listed = "\n".join(f"  {line}" for line in lines)
         total, bad = len(pairs.images) + len(pairs.missing), len(scan.bad) + len(pairs.missing)
@@ -252,6 +253,12 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
         )
     if scan.turned:
         line = f"EXIF turns {counted(len(scan.turned), 'image(s)')}; the maps fit what is turned."
+        pairs = replace(pairs, notes=(*pairs.notes, line))
+    if scan.maybe_turned:
+        line = (
+            f"EXIF turns {counted(len(scan.maybe_turned), 'image(s)')}, and no size says whether "
+            f"the maps are turned (such as {examples}); they are taken for the upright images."
+        )
         pairs = replace(pairs, notes=(*pairs.notes, line))
     return Scanned(pairs, scan)
 

@@ -34,6 +34,7 @@ class Finding(NamedTuple):
         defect: The kind of defect; "" without one.
         detail: The description of the defect; without one, the path of the map.
         is_turned: Whether EXIF turns the image.
+        keeps_size: Whether the size of the image does not tell that it is turned.
     """
 
     pair: int
@@ -41,6 +42,7 @@ class Finding(NamedTuple):
     defect: str = ""
     detail: str = ""
     is_turned: bool = False
+    keeps_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class MapScan:
         maps: Value -> number of maps with it.
         examples: Value -> path of a map with it.
         findings: The findings of pairs with a defect.
-        turned: The indices of images that EXIF turns, and whose maps match the turned image.
+        turned: The indices of images that EXIF turns, and whose maps have the size of the turned
+            image and not that of the stored one.
+        maybe_turned: The indices of images that EXIF turns, and whose maps have the size of both.
     """
 
     pixels: Counter[int] = field(default_factory=Counter)
@@ -60,6 +64,7 @@ class MapScan:
     examples: dict[int, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     turned: tuple[int, ...] = ()
+    maybe_turned: tuple[int, ...] = ()
 
     @property
     def bad(self) -> set[int]:
@@ -114,7 +119,9 @@ def summarise(findings: Iterable[Finding]) -> MapScan:
     pixels: Counter[int] = Counter()
     maps: Counter[int] = Counter()
     examples: dict[int, str] = {}
-    bad, turned = [], []
+    bad: list[Finding] = []
+    turned: list[int] = []
+    maybe_turned: list[int] = []
     for finding in findings:
         if finding.defect:
             bad.append(finding)
@@ -124,8 +131,8 @@ def summarise(findings: Iterable[Finding]) -> MapScan:
         for value in finding.values:
             examples.setdefault(value, finding.detail)
         if finding.is_turned:
-            turned.append(finding.pair)
-    return MapScan(pixels, maps, examples, tuple(bad), tuple(turned))
+            (maybe_turned if finding.keeps_size else turned).append(finding.pair)
+    return MapScan(pixels, maps, examples, tuple(bad), tuple(turned), tuple(maybe_turned))
 
 
 def _scan_pair(pairs: Pairs, channels: int, coloured: bool, max_pixels: int, index: int) -> Finding:
@@ -149,7 +156,8 @@ def _scan_pair(pairs: Pairs, channels: int, coloured: bool, max_pixels: int, ind
     size = picture.height, picture.width
     if values.shape != size:
         return Finding(index, {}, *_other_size(image, size, values, picture.is_turned))
-    return Finding(index, _counts(values), "", path, picture.is_turned)
+    keeps_size = picture.stored_size == size
+    return Finding(index, _counts(values), "", path, picture.is_turned, keeps_size)
 
 
 def _other_size(

@@ -97,6 +97,22 @@ def test_a_turned_image_whose_map_is_turned_is_used_and_told(tmp_path: Path) -> 
     assert training.pixels(index).shape[1:] == training.annotation(index).shape == (80, 60)
 
 
+@pytest.mark.parametrize(("orientation", "side"), [(3, 60), (2, 60), (6, 80)])
+def test_where_no_size_tells_whether_a_map_is_turned_a_line_says_so(
+    tmp_path: Path, orientation: int, side: int
+) -> None:
+    root = draw_maps(tmp_path)
+    pixels, labels = scene(5, (side, 80))
+    write_pair(root, "train", "turned", pixels, labels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=exif)
+    notes = find_map_sources(recipe(root), CPU)[0].notes
+    [line] = [note for note in notes if "EXIF" in note]
+    assert line.startswith("EXIF turns 1 image, and no size says whether the maps are turned")
+    assert "turned.jpg" in line
+
+
 def test_values_that_are_no_class_are_refused_with_a_file(tmp_path: Path) -> None:
     root = draw_maps(tmp_path)
     pixels, labels = scene(5)
