@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+
 import torch
 
 from convnextv2.console import say
@@ -31,12 +34,19 @@ def say_notes(training: Source, validation: Source | None = None) -> None:
 def overlap_line(training: Source, validation: Source | None) -> str:
     """Return a line about validation images that are training images too; empty if none are.
 
-    Images are compared by name. This takes time for each name, so it is done only up to a million
-    training images.
+    Images are compared by name, in whichever way their folders are written or linked. This takes
+    time for each name, so it is done only up to a million training images.
     """
     if validation is None or len(training) > _MAX_COMPARED:
         return ""
-    shared = set(validation.names).intersection(training.names)
+    real = cache(os.path.realpath)
+
+    def place(name: str) -> tuple[str, str]:
+        folder, own = os.path.split(name)
+        return real(folder), own
+
+    places = set(map(place, training.names))
+    shared = {name for name in validation.names if place(name) in places}
     if not shared:
         return ""
     return (

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -41,6 +43,15 @@ def test_validation_images_that_are_trained_on_are_told() -> None:
     assert overlap_line(training, None) == overlap_line(training, apart) == ""
     line = overlap_line(training, Source(["d.jpg", "c.jpg", "b.jpg"]))
     assert line.startswith("2 of 3 validation images are training images too, for example b.jpg.")
+
+
+def test_one_folder_of_two_names_holds_the_same_images(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").symlink_to("train")
+    training = Source([f"{tmp_path}/train/a.jpg"])
+    for folder in ("val", "train/../train"):
+        assert overlap_line(training, Source([f"{tmp_path}/{folder}/a.jpg"]))
+        assert not overlap_line(training, Source([f"{tmp_path}/{folder}/b.jpg"]))
 
 
 def test_random_weights_are_told_with_an_accuracy_only_to_those_who_classify() -> None:
