@@ -204,7 +204,7 @@ def _add(
         box = _box(record.get("bbox"), region)
         crowd = _flag(record.get("iscrowd"))
         area = record.get("area")
-        area = float(area) if area is not None and math.isfinite(float(area)) else None
+        area = float(area) if area is not None and 0 < float(area) < math.inf else None
     except (TypeError, ValueError, OverflowError, KeyError, IndexError):
         defects.add(Defect.MALFORMED, what)
         return

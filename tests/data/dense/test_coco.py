@@ -114,6 +114,14 @@ def test_all_three_forms_of_regions(tmp_path: Path, content: dict) -> None:
     assert fourth.region is None
 
 
+@pytest.mark.parametrize("area", [0, -1, None, "0.0", float("inf"), float("nan")])
+def test_an_area_that_cannot_be_counts_as_not_stated(tmp_path: Path, content: dict, area) -> None:
+    for each in content["annotations"]:
+        each["area"] = area
+    found = read(tmp_path, content)
+    assert all(each.area is None for image in found.images for each in image.objects)
+
+
 def test_a_missing_box_follows_from_the_region(tmp_path: Path, content: dict) -> None:
     outline = [[30, 5, 50, 5, 50, 20, 30, 20]]
     content["annotations"] = [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": outline}]
