@@ -84,6 +84,8 @@ class Detector(nn.Module):
         self.num_classes, self.has_masks = num_classes, masks
         self.pyramid = pyramid = Pyramid(encoder)
         self._first = 1 if finest_stride > pyramid.strides[0] else 0
+        for norm in pyramid.norms[: self._first]:  # no loss depends on it, so no gradient comes
+            norm.requires_grad_(False)
         dims = list(pyramid.dims[self._first :])
         strides = list(pyramid.strides[self._first :])
         self.levels = [str(i) for i in range(len(dims))]

@@ -121,7 +121,7 @@ def test_pre_training_goes_on_bit_for_bit_and_learns_as_without_sharding(
 SEGMENT = "--task segmentation --head_channels 16 --batch_size 2 --max_class_share 1".split()
 DETECT = (
     "--task detection --batch_size 2 --fpn_channels 16 --box_dim 32 --rois 32 --proposals 50 "
-    "--anchor_scale 4 --warmup_epochs 0 --lr 0.002"
+    "--anchor_scale 4 --warmup_epochs 0 --lr 0.002 --finest_stride 8"
 ).split()
 
 

@@ -226,6 +226,19 @@ def test_a_coarser_finest_level_looks_at_fewer_places() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("finest_stride", [4, 8])
+def test_every_parameter_that_is_trained_has_a_gradient(finest_stride: int) -> None:
+    """Otherwise the optimizer has no state for it, and the run cannot be resumed."""
+    model = build(finest_stride=finest_stride)
+    images = torch.randn(2, 3, *SIZE)
+    ours, _ = targets_of(2, 1)
+    torch.stack(list(model(images, [SIZE] * 2, ours).values())).sum().backward()
+    without = [name for name, each in model.named_parameters() if each.grad is None]
+    frozen = [name for name, each in model.named_parameters() if not each.requires_grad]
+    assert without == frozen
+    assert frozen == ["pyramid.norms.0.weight", "pyramid.norms.0.bias"] * (finest_stride == 8)
+
+
 def test_settings_of_mmdetection() -> None:
     """mmdet's mask-rcnn_r50_fpn, as the official code uses it; see docs/how-to/detection.md."""
     encoder = ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=None)

@@ -70,12 +70,13 @@ def assert_equal(one: Path, other: Path) -> None:
         assert torch.equal(tensor, second[name]), name
 
 
+COARSE = ("--finest_stride", 8)  # as in detect_small_data
 OFTEN = ("--save_every_steps", 1, "--keep_policy", "all", "--ema", "True")
 
 
 def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     straight, halted = tmp_path / "straight", tmp_path / "halted"
-    assert train("--data_dir", data, "--epochs", 2, "--out", straight, *OFTEN) == 0
+    assert train("--data_dir", data, "--epochs", 2, "--out", straight, *OFTEN, *COARSE) == 0
     halt(straight, halted)
     assert main(["train", "--out", str(halted), "--resume"]) == 0
     assert_equal(straight, halted)
@@ -84,7 +85,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(data: Path, tmp_path: Pat
 
 def test_two_ranks_learn_measure_and_go_on_together(data: Path, tmp_path: Path) -> None:
     straight, halted = tmp_path / "straight", tmp_path / "halted"
-    one_each = ("--batch_size", 1, "--epochs", 1)
+    one_each = ("--batch_size", 1, "--epochs", 1, *COARSE)
     run_ranks(2, "train", *DETECT, "--data_dir", data, "--out", straight, *one_each, *OFTEN)
     halt(straight, halted)
     run_ranks(2, "train", "--out", halted, "--resume")
