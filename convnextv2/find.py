@@ -49,7 +49,7 @@ def find_weights(path: str | Path) -> Path:
         return path
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
-        if _is_file(candidate):
+        if has_file(candidate):
             return path if _is_hub_folder(path) and candidate.parent == path else candidate
     if _is_hub_folder(path):  # a Hub folder whose weights are in shards
         return path
@@ -78,8 +78,8 @@ def find_weights(path: str | Path) -> Path:
     raise RunError(f"{path}: no weights in it (expected {expected}).")
 
 
-def _is_file(path: Path) -> bool:
-    """Return whether a file is there.
+def has_file(path: Path) -> bool:
+    """Return whether a weights file is there.
 
     `os.path.isfile` also returns False if that cannot be told. The weights of last/ would then be
     taken in silence for those of a best/ that may not be entered, or that lies on another disk.

@@ -17,6 +17,7 @@ from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_weights
 from convnextv2.console import say
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RecipeError
+from convnextv2.find import has_file
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.text import counted
@@ -36,6 +37,7 @@ from convnextv2.training.shard import allocator_for, placed_like
 from convnextv2.training.state import Progress, best_of, load_optimizer
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.opened import Weights
+from convnextv2.weights.safetensors import WEIGHTS, read_tensors
 
 _KINDS = {
     "classifier": "one class for each image",
@@ -101,6 +103,7 @@ def resume_run(
         say(f"  {line}")
     if recipe.epochs != old_recipe.epochs and not recipe.time:
         say(f"  {_schedule_note(old_recipe, recipe, saved.step, new)}")
+    _forget_lost_best(saved, run, place)
     restore(state, run, folder, checkpoint, saved, pace, place)
     _restore_best(saved, recipe, old_recipe, run, score)
     convert_position(saved, old, new)
@@ -116,6 +119,39 @@ def _restore_best(
     elif progress.best is not None and progress.best_epoch is None and score is not None:
         done = [record for record in run.metrics() if record["epoch"] <= progress.epoch]
         progress.best_epoch = best_of(done, score)[1]
+
+
+def _forget_lost_best(progress: Progress, run: Run, place: Place) -> None:
+    """Look for the best weights anew if those that the run has found are lost, and say so.
+
+    The run would otherwise compare later weights with a score whose weights nobody has. If the
+    weights of the checkpoint were evaluated, this is done again, which writes `best/`.
+    """
+    is_due = place.is_main and progress.best is not None
+    found = _lost(run.path / "best" / WEIGHTS) if is_due else ""
+    if not (lost := place.gather(found)[0]):
+        return
+    score, epoch = progress.score, progress.epoch
+    where = f" with those after epoch {epoch}, which are evaluated again" * (score is not None)
+    say(f"  {lost} The search for the best weights begins anew{where}.")
+    progress.best, progress.score, progress.best_epoch = None, None, epoch
+    if score is not None:
+        progress.closed = epoch - 1
+
+
+def _lost(path: Path) -> str:
+    """Return a sentence on a weights file of a run that is lost; empty if it is whole.
+
+    Raises:
+        RunError: The file is out of reach, as on a disk that is not mounted.
+    """
+    if not has_file(path):
+        return f"{path}: is missing."
+    try:
+        read_tensors(path)
+    except CheckpointError:
+        return f"{path}: is damaged."
+    return ""
 
 
 def _check_kind(before: Description, now: Description, folder: Path) -> None:
@@ -206,13 +242,16 @@ def _schedule_note(old_recipe: Recipe, new_recipe: Recipe, step: int, new: Condi
 
 
 def _repair_last(run: Run, folder: Path, description: Description) -> None:
-    """Write `last/` again if the process was killed between writing the checkpoint and `last/`."""
-    model_json = run.path / "last" / "model.json"
+    """Write `last/` again if it is lost, or older than the checkpoint, as after a kill."""
+    last = run.path / "last"
     try:
-        is_new = read_model_json(model_json).training == description.training
+        is_new = read_model_json(last / "model.json").training == description.training
     except CheckpointError:
         is_new = False
-    if not is_new:
+    lost = _lost(last / WEIGHTS)
+    if is_new and lost:
+        say(f"  {lost} It is written again from {folder.name}.")
+    if lost or not is_new:
         run.save_last(read_weights(folder), description)
 
 

@@ -145,12 +145,13 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
         it does not, and a line says so.
     """
     run, place = start.run, start.place
-    before = run.last_checkpoint() if run.is_reported() else None
+    before = run.last_checkpoint()
     train_task(task, start, examine)
     leave()  # writing the report may take longer than ranks wait for each other
     if not place.is_main:
         return False
-    if before is not None and before == run.last_checkpoint():
+    # If the best weights were lost, the last ones were evaluated again, which is in the log.
+    if before is not None and before == run.last_checkpoint() and run.is_reported():
         epochs = int(before.name.split("-")[1])
         say(f"{run.path} is done ({counted(epochs, 'epoch(s)')}). Report: {run.report}")
         return False

@@ -8,7 +8,9 @@ import torch
 from processes import Program, finish_ranks, run_ranks
 from runs import SMALL, draw, metrics, weights
 
+from convnextv2.checkpoint import read_progress, rewrite_progress
 from convnextv2.cli import main
+from convnextv2.weights.safetensors import read_tensors
 
 FIXED = [*SMALL, "--lr", "0.01", "--ema", "--epochs"]
 
@@ -134,6 +136,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 from convnextv2.cli import main
+from convnextv2.weights.safetensors import read_tensors
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -261,3 +264,41 @@ def test_what_a_kill_in_the_middle_of_writing_weights_left_is_deleted(
         (begun / folder / ".tmpA1b2C3").write_bytes(b"half")
     assert train(photos, begun, "--resume") == 0
     assert not list(begun.glob("*/.tmp*"))
+
+
+@pytest.mark.parametrize("harm", ["removed", "damaged"])
+def test_weights_that_were_lost_are_told_and_written_again(
+    harm: str, photos: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    for folder in ("best", "last"):
+        file = out / folder / "model.safetensors"
+        if harm == "removed":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:1000])
+    capsys.readouterr()
+    assert train(photos, out, "--resume") == 0
+    printed = capsys.readouterr().out
+    is_what = {"removed": "is missing", "damaged": "is damaged"}[harm]
+    best, last = (out / folder / "model.safetensors" for folder in ("best", "last"))
+    assert f"{best}: {is_what}. The search for the best weights begins anew with those" in printed
+    assert f"{last}: {is_what}. It is written again from epoch-00003-" in printed
+    assert equal(out, straight) and f"Report: {out / 'report.html'}" in printed
+    found, expected = read_tensors(best)[0], weights(straight)  # those of the last epoch
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    evaluations = [[r for r in metrics(run) if r["kind"] == "eval"] for run in (out, straight)]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_weights_worse_than_lost_ones_are_the_best_from_then_on(
+    photos: Path, straight: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    shutil.rmtree(out / "best")
+    newest = sorted((out / "checkpoints").iterdir())[-1]
+    rewrite_progress(newest, {**read_progress(newest), "best": 2.0, "best_epoch": 1})
+    assert train(photos, out, "--resume", epochs=4) == 0
+    assert (out / "best" / "model.safetensors").is_file()
