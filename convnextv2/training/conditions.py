@@ -72,6 +72,8 @@ class Conditions:
         asked: The batch_size and accumulate of the recipe at the start.
         steps_per_epoch: Steps in an epoch.
         precision: Arithmetic of the forward pass, such as "bfloat16".
+        knobs: The knobs of the recipe that are compared, as JSON types; empty in older checkpoints.
+            Somebody may have changed the recipe.yaml of the run since.
         versions: Versions of this package and PyTorch, the kind of device, the kernels and the
             number of threads. If they differ, the result is as good but not the same bit for bit.
     """
@@ -85,6 +87,7 @@ class Conditions:
     asked: tuple[int, int] = (0, 0)
     steps_per_epoch: int = 0
     precision: str = ""
+    knobs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -124,6 +127,7 @@ def conditions(
         asked=asked,
         steps_per_epoch=steps_per_epoch,
         precision=str(dtype).removeprefix("torch."),
+        knobs=_compared_knobs(recipe),
         versions={
             "convnextv2": _own_version(),
             "torch": str(torch.__version__),
@@ -134,21 +138,44 @@ def conditions(
     )
 
 
+def _compared_knobs(recipe: Recipe) -> dict[str, Any]:
+    """Return the knobs that change what is learned, as JSON types."""
+    return recipe.model_dump(mode="json", exclude={*_WHERE, *_FREE})
+
+
+def recipe_then(recipe: Recipe, old: Conditions) -> Recipe:
+    """Return the recipe with which a checkpoint was written.
+
+    Args:
+        recipe: The recipe in the run's recipe.yaml, which may have changed since.
+        old: The conditions in the checkpoint.
+    """
+    now = _compared_knobs(recipe)
+    changed = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in old.knobs.items()
+        if name in now and now[name] != value
+    }
+    return recipe.model_copy(update=changed)
+
+
 def check_changes(
     old_recipe: Recipe,
     new_recipe: Recipe,
     old: Conditions,
     new: Conditions,
     allowed: Collection[str],
+    written: Recipe | None = None,
 ) -> list[str]:
     """Compare a run with the settings with which it is to be continued.
 
     Args:
-        old_recipe: The recipe that the run was started with.
+        old_recipe: The recipe with which the checkpoint was written.
         new_recipe: The recipe that it would be continued with.
         old: The conditions when its checkpoint was written.
         new: The conditions now.
         allowed: Names of what may differ: knobs, images, ranks and precision.
+        written: The recipe in the run's recipe.yaml; None if it has not changed since.
 
     Returns:
         Lines about the differences that are allowed.
@@ -171,11 +198,18 @@ def check_changes(
         (lines if name in allowed or name == "versions" else refused).append((name, line))
     if refused:
         names = list(dict.fromkeys(name for name, _ in refused))
+        is_edited = written is not None and any(
+            getattr(written, name, None) != getattr(old_recipe, name, None) for name in names
+        )
+        back = (
+            "Undo the changes to the recipe.yaml of the run"
+            if is_edited
+            else "Give the command as before, leave the recipe out (the run has its own)"
+        )
         raise RunError(
             f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result "
-            f"depends on ({'; '.join(line for _, line in refused)}). Give the command as before, "
-            "leave the recipe out (the run has its own), or allow it: --resume_allow "
-            f"{','.join(names)}."
+            f"depends on ({'; '.join(line for _, line in refused)}). {back}, or allow it: "
+            f"--resume_allow {','.join(names)}."
         )
     return [line for _, line in lines]
 

@@ -28,6 +28,7 @@ from convnextv2.training.conditions import (
     check_classes,
     convert_position,
     is_before,
+    recipe_then,
 )
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.keeper import Learner
@@ -88,7 +89,8 @@ def resume_run(
             run.set_aside(other)
     saved = Progress.read(checkpoint.progress)
     old = Conditions.read(saved.conditions)
-    old_recipe, allowed = run.recipe, recipe.resume_allow or ()
+    written, allowed = run.recipe, recipe.resume_allow or ()
+    old_recipe = recipe_then(written, old)
     _check_kind(checkpoint.description, description, folder)
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
     check_shapes(state.model, {**checkpoint.weights, **checkpoint.beside}, folder)
@@ -99,7 +101,7 @@ def resume_run(
         new = replace(new, steps_per_epoch=old.steps_per_epoch)
     if old.asked[0]:
         new = replace(new, asked=old.asked)
-    for line in check_changes(old_recipe, recipe, old, new, allowed):
+    for line in check_changes(old_recipe, recipe, old, new, allowed, written):
         say(f"  {line}")
     if recipe.epochs != old_recipe.epochs and not recipe.time:
         say(f"  {_schedule_note(old_recipe, recipe, saved.step, new)}")

@@ -91,6 +91,24 @@ def test_another_recipe_or_other_images_are_refused_and_nothing_is_touched(
     assert "  training images:" in capsys.readouterr().out
 
 
+def test_a_recipe_of_the_run_that_was_edited_is_compared_with_that_of_the_checkpoint(
+    photos: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = begun / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("\nlr: 0.01\n", "\nlr: 0.02\n"))
+    edited = recipe.read_text()
+    command = ["train", "--out", str(begun), "--resume"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "lr: 0.01 before, 0.02 from here on" in error and recipe.read_text() == edited
+    assert (
+        "Undo the changes to the recipe.yaml of the run, or allow it: --resume_allow lr." in error
+    )
+    assert main([*command, "--resume_allow", "lr"]) == 0
+    assert "  lr: 0.01 before, 0.02 from here on" in capsys.readouterr().out
+    assert main(command) == 0  # the checkpoint has that rate now
+
+
 def test_labels_that_changed_in_a_table_are_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

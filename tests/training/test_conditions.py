@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from convnextv2.training.conditions import (
     convert_position,
     is_before,
     keep_global_batch,
+    recipe_then,
 )
 from convnextv2.training.state import Progress
 
@@ -73,6 +75,15 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
     assert found() == "native"
     monkeypatch.setattr(choice, "load", lambda: "no C++ compiler found")
     assert found() == "plain"
+
+
+def test_a_checkpoint_knows_its_recipe_as_it_comes_back_from_json() -> None:
+    source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
+    recipe = RECIPE.model_copy(update={"betas": (0.8, 0.9), "image_size": (64, 32)})
+    here = conditions(recipe, place, source, torch.float32, 1, (6, 1))
+    read = Conditions.read(json.loads(json.dumps(asdict(here))))
+    assert recipe_then(recipe, read) == recipe == recipe_then(RECIPE, read)
+    assert recipe_then(RECIPE, Conditions()) == RECIPE  # an older checkpoint says nothing
 
 
 def test_more_epochs_and_other_versions_are_told_and_not_refused() -> None:
