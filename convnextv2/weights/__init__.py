@@ -1,6 +1,7 @@
-"""Weights of this package and of other libraries: open, describe, convert and write them.
+"""Opens, describes, converts and writes weights of this package and of other libraries.
 
-The way of a file through this package: `containers` opens it, `detect` recognises its format,
-`renaming` gives its tensors canonical names from the table in `names`, `describe` tells what
-network they are, `opened` puts these together, and `restore` or `adapt` fill a model from it.
+A file passes through this package as follows: `containers` opens it, `detect` recognises its
+format, `renaming` gives its tensors canonical names from the table in `names`, `describe` infers
+the network that they belong to, `opened` combines these steps, and `restore` or `adapt` loads the
+tensors into a model.
 """

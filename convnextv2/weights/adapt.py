@@ -1,4 +1,4 @@
-"""Starts a model from the weights of another one, and reports how each tensor was treated."""
+"""Initialises a model with the weights of another, and reports how each tensor was treated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LoadReport:
     fresh: list[str]
 
     def lines(self) -> list[str]:
-        """Describe the report for people.
+        """Describe the report in lines to print.
 
         Returns:
             A line of counts, then a line for everything that was not simply loaded.
@@ -56,7 +56,7 @@ class LoadReport:
 
 
 def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
-    """Start a classifier or a bare encoder from the weights of any network with an encoder.
+    """Initialise a classifier or a bare encoder with the weights of any network with an encoder.
 
     The encoder must be complete and of the model's size. The stem is adapted to another number of
     input channels, and the blocks to their form in the model. A head with another number of classes
@@ -98,7 +98,7 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
             )
         else:
             raise CheckpointError(
-                f"{source}: {name} is {tuple(tensor.shape)}, the model wants "
+                f"{source}: {name} is {tuple(tensor.shape)}, but the model expects "
                 f"{tuple(own[name].shape)} (stem_stride {model.stem_stride})."
             )
     fresh = [name for name in own if name not in chosen]
@@ -115,7 +115,7 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
 def _encoder_of(
     tensors: Mapping[str, Tensor],
 ) -> tuple[Mapping[str, Tensor], list[tuple[str, str]]]:
-    """Take the encoder out of the weights of a network around one; a classifier's stay as they are.
+    """Extract the encoder's tensors from a larger network; a classifier's are returned unchanged.
 
     Returns:
         The encoder's tensors by canonical name, and the name of each tensor that is left out with
@@ -133,12 +133,12 @@ def _encoder_of(
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     """Adapt a stem's weight to another number of input channels, as timm does.
 
-    One channel gets the sum over the old ones. More channels repeat the old ones and are scaled by
-    I / channels, so that the stem's response keeps its size.
+    A single channel gets the sum over the old ones. Otherwise the old channels are repeated and
+    scaled by I / channels, so that the magnitude of the stem's response is preserved.
 
     Args:
         weight: The convolution's weight, (O, I, s, s).
-        channels: The number of input channels that is wanted.
+        channels: The desired number of input channels.
 
     Returns:
         The weight for that number, (O, channels, s, s), in float32 at least.
@@ -164,5 +164,5 @@ def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -
             for size in ((depths, dims), (model.depths, model.dims))
         )
         raise CheckpointError(
-            f"{source}: holds {held}, the model is {wanted}. Set the model to match."
+            f"{source}: holds {held}, but the model is {wanted}. Choose the matching model."
         )

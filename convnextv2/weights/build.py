@@ -1,4 +1,4 @@
-"""Builds the network that a description describes, and checks whether tensors fill it."""
+"""Builds the network of a description, and checks that tensors fill it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Net
     """
     try:
         return _build(description, drop_path_rate)
-    except ConvNeXtV2Error as error:  # says what is wrong
+    except ConvNeXtV2Error as error:  # its message says what is wrong
         raise CheckpointError(
             f"the model description asks for a network that cannot be built: {error}"
         ) from error
@@ -84,13 +84,13 @@ def check_complete(tensors: Mapping[str, Tensor], description: Description, path
 
     Raises:
         CheckpointError: The weights belong to a task that this version does not know; a tensor is
-            missing, superfluous, of another shape, or not of floats; or the description cannot
+            missing, unexpected, of another shape, or not of floats; or the description cannot
             belong to these tensors.
     """
     if description.kind not in _KINDS:
         raise CheckpointError(
             f"{path}: kind = {description.kind}: weights of a task that this version does not "
-            f"know, expected one of {', '.join(_KINDS)}. Use the program that wrote them."
+            f"know; expected one of {', '.join(_KINDS)}. Use the program that wrote them."
         )
     _check_plausible(tensors, description, path)
     try:
@@ -110,7 +110,7 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
         path: The file, for error messages.
 
     Raises:
-        CheckpointError: A tensor is missing, superfluous, of another shape, or not of floats.
+        CheckpointError: A tensor is missing, unexpected, of another shape, or not of floats.
     """
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {brief(missing)}.")
@@ -154,6 +154,6 @@ def _check_plausible(tensors: Mapping[str, Tensor], description: Description, pa
     if not plausible:
         raise CheckpointError(
             f"{path}: its tensors do not describe a ConvNeXt V2 (depths {arguments['depths']}, "
-            f"channels {arguments['dims']} for images of {arguments['in_channels']}, stem stride "
+            f"dims {arguments['dims']}, in_channels {arguments['in_channels']}, stem_stride "
             f"{arguments['stem_stride']})."
         )

@@ -1,8 +1,8 @@
-"""Public weights that can be a start, by short name.
+"""Public weights to start from, by short name.
 
 The figures are top-1 accuracies on ImageNet-1K from timm's results-imagenet.csv (1.0.31). They were
-not measured here. A licence is that of the weights. The data that they were trained on have terms
-of their own.
+not measured here. The licences are those of the weights. The data that the weights were trained on
+have their own terms.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PublicWeights:
         allows_commerce: Whether the licence allows commercial use.
         top1: Top-1 accuracy on ImageNet-1K in percent; None for weights without its 1,000 classes.
         image_size: The side of the images in pixels that `top1` was measured at.
-        note: What one should know beside that.
+        note: Anything else that users should know.
     """
 
     name: str
@@ -44,7 +44,7 @@ class PublicWeights:
 
     @property
     def model(self) -> str:
-        """The size as this package calls it."""
+        """The name of the size in this package."""
         return f"convnextv2_{self.name.partition('.')[0].rpartition('_')[2]}"
 
 
@@ -122,7 +122,8 @@ CATALOG: tuple[PublicWeights, ...] = (
     _meta("convnextv2_base.fcmae_ft_in22k_in1k", 88.72, 86.75),
     _meta("convnextv2_large.fcmae_ft_in22k_in1k", 197.96, 87.27),
 )
-"""The first entry of a size whose licence allows commercial use is the one that is proposed."""
+"""For each size, `proposed_start` takes the first entry that has a top-1 accuracy and whose licence
+allows commercial use."""
 
 _BY_NAME = {weights.name: weights for weights in CATALOG}
 
@@ -140,22 +141,22 @@ def public_weights(name: str) -> PublicWeights | None:
 
 
 def near_names(name: str) -> list[str]:
-    """Return up to three short names that a user may have meant by a name that is none."""
+    """Return up to three short names that a user may have meant by an unknown name."""
     longer = [known for known in _BY_NAME if known.startswith(f"{name}.")]
     return longer[:3] or get_close_matches(name, _BY_NAME, n=3, cutoff=0.7)
 
 
 def proposed_start(model: str) -> PublicWeights:
-    """Choose public weights for a size: the best that everybody may use.
+    """Choose public weights for a size: the first in `CATALOG` that allow commercial use.
 
     Args:
         model: The size, such as "convnextv2_tiny".
 
     Returns:
-        The entry.
+        The entry, which has the classes of ImageNet-1K.
 
     Raises:
-        CheckpointError: There are none.
+        CheckpointError: There is no such entry.
     """
     for weights in CATALOG:
         if weights.model == model and weights.allows_commerce and weights.top1:

@@ -1,4 +1,4 @@
-"""The names of classes in configurations, and distinct names for them."""
+"""Reads the class names in configurations, and makes class names distinct."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
         or not all(isinstance(name, str) for name in names)
     ):
         return []
-    # transformers writes these if nobody gave names.
+    # transformers writes these names if none were given.
     return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Tell equal names apart by their index; ImageNet has two cranes, for example.
+    """Make equal names distinct by their index; ImageNet has two classes "crane", for example.
 
     Args:
         names: The class names, row by row.
 
     Returns:
-        The names, with the index in brackets behind each that occurs more than once.
+        The names, with the index in brackets after each name that occurs more than once.
     """
     count = Counter(names)
     return [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(names)]

@@ -14,7 +14,7 @@ from convnextv2.weights.timm_config import TIMM_NAMES
 from convnextv2.weights.transformers_config import SEVERAL_LABELS
 
 _TIMM_FIRST = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
-"""The sizes that timm has of the first ConvNeXt."""
+"""The sizes of the first ConvNeXt that timm has."""
 
 
 def configuration(
@@ -108,7 +108,7 @@ def _dinov3_configuration(
 
 
 def _timm_name(model: ConvNeXtV2, name: str, *, first: bool) -> str:
-    """Return timm's name of a size; the tiny one for a size that timm does not have."""
+    """Return timm's name for a size; that of the tiny size if timm does not have the size."""
     size = name.removeprefix("convnextv2_")
     if first:
         return f"convnext_{size if size in _TIMM_FIRST else 'tiny'}"

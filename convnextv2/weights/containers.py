@@ -42,7 +42,7 @@ _MAX_JSON_BYTES = 8 << 20
 _LONGEST_FRONT_MATTER = 100_000
 """The number of characters of a model card that are read."""
 _LONGEST_PLAUSIBLE_HEADER = 1 << 40
-"""In bytes. A file that seems to have a longer safetensors header is of another kind."""
+"""In bytes. If the header seems longer than this, the file is not a safetensors file."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
 """The entries in which converted files state their origin, as text beside the tensors."""
 
@@ -58,11 +58,11 @@ class Container:
         metadata: The metadata of a safetensors file.
         config: The config.json of a Hub folder.
         processor: The preprocessor_config.json of a Hub folder.
-        licence: The licence that the model card names.
+        licence: The licence that the model card states.
         beside: Entries of a PyTorch checkpoint that are not the weights, and what they are.
         average: The moving average of the weights in a PyTorch checkpoint.
-        provenance: Text by the names in `PROVENANCE`.
-        notes: Lines for people.
+        provenance: Text about the origin, by the names in `PROVENANCE`.
+        notes: Lines to print.
         marks: The inode, size and modification time (ns) of each file when it was opened; see
             `is_unchanged`.
     """
@@ -95,7 +95,7 @@ class Container:
             object.__setattr__(self, "marks", _marks(self.files))
 
     def is_unchanged(self) -> bool:
-        """Return whether the files are still those that were opened."""
+        """Return whether the files are unchanged since they were opened."""
         return _marks(self.files) == self.marks
 
     @cached_property
@@ -130,7 +130,7 @@ def open_container(path: Path) -> Container:
         The content.
 
     Raises:
-        CheckpointError: The file is missing, damaged, of no known kind, or made to run code.
+        CheckpointError: The file is missing, damaged, of an unknown kind, or made to run code.
     """
     if os.path.isdir(path):  # `Path.is_dir` raises OSError if the name is too long
         return _open_folder(path)
@@ -157,7 +157,7 @@ def _open_folder(folder: Path) -> Container:
     """Open a folder in the layout of the Hugging Face Hub.
 
     It has config.json beside model.safetensors, or beside shards and their index, or beside
-    pytorch_model.bin. open_clip's folders have names of their own.
+    pytorch_model.bin. open_clip uses file names of its own.
     """
     if (folder / WEIGHTS).is_file():
         opened = _open_safetensors(folder / WEIGHTS)
@@ -171,7 +171,7 @@ def _open_folder(folder: Path) -> Container:
         others = [name for name in _OTHERS if (folder / name).is_file()]
         beside = f"; {others[0]} is not read" if others else ""
         raise CheckpointError(
-            f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or "
+            f"{folder}: contains no weights (expected {WEIGHTS}, {_INDEX} with its shards, or "
             f"{_TORCH[0]}{beside})."
         )
     config, processor = (
@@ -184,7 +184,7 @@ def _open_folder(folder: Path) -> Container:
 
 
 def _open_shards(folder: Path) -> Container:
-    """Open the files that the index of a folder names."""
+    """Open the files that are listed in the index of a folder."""
     shards = _read_json(folder / _INDEX).get("weight_map")
     if (
         not isinstance(shards, dict)
@@ -200,7 +200,7 @@ def _open_shards(folder: Path) -> Container:
         tensors |= _read_safetensors(file)[0]
     if missing := shards.keys() - tensors.keys():
         raise CheckpointError(
-            f"{folder}: {len(missing)} tensors of its index are in no shard, such as "
+            f"{folder}: {len(missing)} tensors in its index are missing from the shards, such as "
             f"{min(missing)}."
         )
     return Container("safetensors", tensors, files)
@@ -225,12 +225,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Return whether a file begins with a header of safetensors, after the header's length."""
+    """Return whether a file begins like safetensors: the length of a header, then the header."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_PLAUSIBLE_HEADER
 
 
 def _first_bytes(path: Path) -> tuple[bytes, int]:
-    """Read the first bytes of a file, which tell its kind; return them with its length."""
+    """Return the first bytes of a file, which identify its kind, and its length in bytes."""
     try:
         with open(path, "rb") as file:
             return file.read(SIGNATURE_BYTES), path.stat().st_size
@@ -248,7 +248,7 @@ def _open_mindspore(path: Path) -> Container:
 
 
 def _open_torch(path: Path, *, is_archive: bool) -> Container:
-    """Open a checkpoint of PyTorch, and choose the weights in it."""
+    """Open a PyTorch checkpoint, and choose the weights in it."""
     opened = open_torch(path, is_archive=is_archive)
     content = _entries_in(opened.content, path)
     chosen = choose(content)
@@ -287,7 +287,7 @@ def _entries_in(content: Any, path: Path) -> Entries:
 
 
 def _plain_tensors(path: Path, entry: Entry) -> dict[str, Record]:
-    """Return the tensors of an entry, which must all be plain ones."""
+    """Return the tensors of an entry, all of which must be plain."""
     odd = [
         (name, tensor.kind)
         for name, tensor in entry.tensors.items()
@@ -311,7 +311,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _card_licence(card: Path) -> str:
-    """Read the licence in the front matter of a model card; empty if none is named."""
+    """Read the licence in the front matter of a model card; empty if none is stated."""
     if not card.is_file():
         return ""
     try:
@@ -330,7 +330,7 @@ def _card_licence(card: Path) -> str:
 
 
 def _provenance(told: object) -> dict[str, str]:
-    """Take the entries about a file's origin that are text of one printable line."""
+    """Return the entries about a file's origin whose text is a single printable line."""
     if not isinstance(told, Mapping):
         return {}
     found = {name: told[name] for name in PROVENANCE if isinstance(told.get(name), str)}

@@ -3,8 +3,8 @@
 A model whose GRN is zero can also be written as a ConvNeXt of the first version.
 
 A library may be unable to express a part of the model, such as the form of GELU or an epsilon. The
-change that this causes in the logits is measured, and such weights are written only if the caller
-allows it.
+change that this causes in the logits is measured. If it exceeds the rounding error of float32, the
+weights are written only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _SUFFIXES = {
     OURS: (".safetensors",),
 }
 FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-"""The endings of files, in any case. A path with any other ending means a folder."""
+"""The suffixes of files, in lower case. A path with any other suffix denotes a folder."""
 
 _FILES_ONLY = ("mindcv", "torchvision")
 """Libraries that read files, not folders."""
@@ -88,10 +88,10 @@ def convert_weights(
         target: One of `TARGETS`.
         out: A file if it ends in one of `FILE_SUFFIXES`, else a folder in the layout of the Hugging
             Face Hub. It must not exist yet, unless it is an empty folder.
-        allow_drift: Whether to write weights that give other logits in the target.
+        allow_drift: Whether to write weights whose logits differ in the target.
 
     Returns:
-        Lines for people about what was left out or changed.
+        Lines to print about what was left out or changed.
 
     Raises:
         RunError: Another process is writing `out`.
@@ -102,7 +102,7 @@ def convert_weights(
     try:
         if out.exists() and (out.is_file() or any(out.iterdir())):
             raise CheckpointError(
-                f"out = {out}: exists already. Choose another name, or delete it."
+                f"out = {out}: already exists. Choose another name, or delete it."
             )
         with building(out) as folder:
             made = folder / out.absolute().name
@@ -128,7 +128,7 @@ def _appear(made: Path, out: Path) -> None:
     if out.exists():
         if out.is_file() or any(out.iterdir()):
             raise CheckpointError(
-                f"out = {out}: another process wrote it meanwhile. Choose another name."
+                f"out = {out}: another process has written it in the meantime. Choose another name."
             )
         for file in sorted(made.iterdir()):
             shutil.move(file, out / file.name)
@@ -138,7 +138,7 @@ def _appear(made: Path, out: Path) -> None:
 
 
 def _check_place(target: str, out: Path) -> None:
-    """Raise CheckpointError if the target is unknown or does not read what `out` names."""
+    """Raise CheckpointError if the target is unknown, or cannot read a path such as `out`."""
     if target not in TARGETS:
         raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
     is_file, suffixes = _is_file(out), _SUFFIXES[library_of(target)]
@@ -155,7 +155,7 @@ def _check_place(target: str, out: Path) -> None:
 
 
 def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> list[str]:
-    """Write weights in the place that `convert_weights` has checked; return lines for people."""
+    """Write weights to a place that `convert_weights` has checked; return lines to print."""
     if target == OURS:
         _write_ours(weights, out)
         return []
@@ -180,8 +180,8 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         write_foreign_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
             lines.append(
-                "Class names and the preprocessing of images are not part of this file; a folder "
-                "has them."
+                "Class names and the preprocessing of images are not part of this file; convert to "
+                "a folder to keep them."
             )
         return lines
     written = replace(description, model=name, preprocessing=preprocessing)
@@ -203,20 +203,20 @@ def _encoder_of(weights: Weights) -> tuple[ConvNeXtV2, Description, list[str]]:
         description.kind, "The head of a detector"
     )
     line = f"{what} is not part of this format: {len(left_out)} tensors are left out."
-    if not isinstance(model, FCMAE):  # the classes are those of pixels or objects
+    if not isinstance(model, FCMAE):  # its classes are those of pixels or objects
         description = replace(description, kind="encoder", class_names=[])
     return model.encoder, description, [line]
 
 
 def _label_lines(description: Description, target: str) -> list[str]:
-    """Return lines about facts of the classes that a folder of the target drops or changes."""
+    """Return lines about what a folder of the target drops or changes about the classes."""
     labels, lines = description.class_names, []
     if description.kind == "multi_label":
         lines.append(_several_labels_line(target))
     if library_of(target) == "transformers" and distinct(labels) != labels:
         lines.append(
-            "Classes of the same name get their number behind it, since label2id tells them apart "
-            "by name."
+            "Classes that share a name get their index appended to it, since label2id identifies "
+            "classes by name."
         )
     return lines
 
@@ -230,7 +230,7 @@ def _block_lines(model: ConvNeXtV2, target: str) -> list[str]:
         "is written as zero.",
         "v2_without_grn": "GRN is written as zero, since the model has none.",
     }
-    return [f"{lines[model.block]} No output changes by it."] if model.block in lines else []
+    return [f"{lines[model.block]} This changes no output."] if model.block in lines else []
 
 
 def _several_labels_line(target: str) -> str:
@@ -249,7 +249,7 @@ def _several_labels_line(target: str) -> str:
 def _check_drift(
     model: ConvNeXtV2, fixed: Mapping[str, Any], target: str, allow_drift: bool
 ) -> list[str]:
-    """Return a line about the change of the logits; raise CheckpointError if it is not allowed."""
+    """Return a line about the change in the logits; raise CheckpointError if it is not allowed."""
     drift = measure_drift(model, fixed)
     if drift is None:
         return []
@@ -258,9 +258,9 @@ def _check_drift(
         f"to {drift.largest:.1e}"
     )
     if drift.largest <= drift.rounding:
-        return [f"{line}, less than by float32's rounding ({drift.rounding:.1e})."]
+        return [f"{line}, no more than by float32's rounding ({drift.rounding:.1e})."]
     if not allow_drift:
-        raise CheckpointError(f"{line}. Give --allow-drift to write it all the same.")
+        raise CheckpointError(f"{line}. Pass --allow-drift to write the weights anyway.")
     return [f"{line} (measured on random images in float64)."]
 
 
@@ -314,8 +314,8 @@ def _preprocessing_lines(
     if preprocessing.get("value_range"):
         low, high = preprocessing["value_range"]
         lines.append(
-            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
-            "to 255 before."
+            f"{FORMATS[target].title} has no range of values: map {low:g} to {high:g} onto 0 to "
+            "255 beforehand."
         )
     if is_file:  # a file does not state how images are prepared
         return lines
@@ -324,15 +324,15 @@ def _preprocessing_lines(
     if library == "transformers":
         if size[0] != size[1]:
             lines.append(
-                f"Its image processor knows squares only: {size[0]} px is written, the model was "
-                f"evaluated at {size}."
+                f"Its image processor supports square images only: {size[0]} px is written, but "
+                f"the model was evaluated at {size}."
             )
         if (size[0] >= WARPS_FROM_PX) != how.warps:
             theirs, ours = ("crops", "warps") if how.warps else ("warps", "crops")
-            lines.append(f"Its image processor {theirs} images of {size[0]} px, ours {ours} them.")
+            lines.append(f"Its image processor {theirs} images of {size[0]} px; ours {ours} them.")
     if not how.averages:
         lines.append(
-            "Its images are antialiased when they are shrunk; the model was evaluated without that."
+            "It antialiases images when it shrinks them; the model was evaluated without that."
         )
     return lines
 

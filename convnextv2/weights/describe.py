@@ -1,6 +1,6 @@
 """Infers the description of other libraries' weights.
 
-It follows from the shapes of the tensors, the configuration beside them, and the habits of the
+It follows from the shapes of the tensors, the configuration beside them, and the conventions of the
 format.
 """
 
@@ -59,8 +59,8 @@ def describe(
 ) -> tuple[Description, list[str]]:
     """Describe the network that weights of another library belong to.
 
-    The shapes of the tensors are not trusted yet: a tensor of another number of dimensions than it
-    should have counts as one with sides of 0.
+    The shapes of the tensors have not been checked yet: a tensor with the wrong number of
+    dimensions is treated as one with sides of 0.
 
     Args:
         tensors: The encoder, its norm and its head by canonical name.
@@ -71,7 +71,7 @@ def describe(
         theirs: All tensors under the names of their format.
 
     Returns:
-        The description, and a line for people about each part of the configuration that has no
+        The description, and a line to print about each part of the configuration that has no
         counterpart here.
 
     Raises:
@@ -135,7 +135,7 @@ def _sides(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ..
 
 
 def _num_classes(tensors: Mapping[str, Tensor]) -> int | None:
-    """Count the classes: 0 without a head, None without a final norm too."""
+    """Count the classes: 0 without a head, None if the final norm is missing too."""
     if "head.weight" in tensors:
         return _sides(tensors, "head.weight", 2)[0]
     return 0 if "norm.weight" in tensors else None
@@ -153,14 +153,14 @@ def _fcmae_arguments(decoder: Mapping[str, Tensor], stem_stride: int) -> dict[st
 
 
 def _is_clip(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether weights are those of a CLIP with its towers for images and texts."""
+    """Return whether weights are those of a whole CLIP model, with towers for images and texts."""
     return any(name.endswith("visual.trunk.stem.0.weight") for name in tensors)
 
 
 def is_projection(container: Container) -> bool:
     """Return whether the head of timm's weights is CLIP's projection, by the configuration's tag.
 
-    Names and shapes do not show it. Towers that were fine-tuned have a classifier.
+    The names and shapes of the tensors do not show it. Fine-tuned towers have a classifier.
 
     Args:
         container: The folder with its configuration.
@@ -249,7 +249,7 @@ def _preprocessing(
     has those of the format's published weights.
 
     Returns:
-        The values of `Description.preprocessing`, and a line for people about each part of the
+        The values of `Description.preprocessing`, and a line to print about each part of the
         configuration that they cannot express.
     """
     folder = container.files[0].parent

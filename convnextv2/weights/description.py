@@ -1,4 +1,4 @@
-"""The description of a model in a weights file of this package, and the checks of it."""
+"""The description of a model in a weights file of this package, and its checks."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Description:
             empty if unknown.
         training: The step, the epoch and the figures that were measured then.
         provenance: The origin of the weights: format, sha256, notice and licence. Weights that were
-            trained from others have the entries of these under `init`, and the notice beside it. A
-            model that learned from a teacher has the entries of the teacher under `teacher`.
+            trained from others have the entries of those under `init`, and the notice beside it. A
+            model that was distilled has the entries of its teacher under `teacher`.
         balance: The frequencies of the classes in training, see `evaluation.balance`. class_counts
             has the number of training images of each row. prior has the frequencies for which
             probabilities hold: "natural" (those of the counts), "balanced" (equal), or a share for
-            each row. done names the measures against unbalanced classes. Empty if all this is
-            unknown.
+            each row. done names the measures that were taken against imbalance. Empty if all this
+            is unknown.
     """
 
     kind: str
@@ -91,7 +91,7 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """Return the content of the JSON: all attributes, without head and thresholds if empty.
 
-        Versions that do not know these can thus read all weights that have none.
+        Versions that do not know these two can therefore read all weights without them.
         """
         content = asdict(self)
         for name in ("head", "thresholds"):
@@ -261,8 +261,8 @@ def _check_agreement(description: Description, path: Path) -> None:
     taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
     if taken != prepared:
         raise CheckpointError(
-            f"{path}: its model description has a network of {taken} channels for images of "
-            f"{prepared}."
+            f"{path}: its model description has a network for {taken} channels, but preprocessing "
+            f"for {prepared}."
         )
     _check_counts(description.preprocessing, path)
 
@@ -287,7 +287,7 @@ def read_model_json(path: Path) -> Description:
 
 
 def check_arguments(arguments: Mapping[str, Any], path: Path) -> None:
-    """Check values that are to describe the size of a network.
+    """Check values that are meant to describe the size of a network.
 
     Args:
         arguments: The values, as in `Description.arguments`.

@@ -19,7 +19,7 @@ class Layout(NamedTuple):
 
     Attributes:
         key: The format, a key of `FORMATS`.
-        prefix: What precedes the encoder's names, such as "", "module." or "backbone.".
+        prefix: The prefix of the encoder's names, such as "", "module." or "backbone.".
     """
 
     key: str
@@ -34,14 +34,14 @@ class Layout(NamedTuple):
 def detect(names: Iterable[str]) -> Layout | None:
     """Recognise the format of weights by the names of their tensors.
 
-    A file may hold several sets of weights. The one with the shortest prefix counts then, and an
+    If a file holds several sets of weights, the one with the shortest prefix is chosen, and an
     average only if there is nothing else.
 
     Args:
         names: The names of all tensors.
 
     Returns:
-        The format and the prefix; None if the names are of no known format.
+        The format and the prefix; None if the format is unknown.
     """
     found = detect_all(names)
     return found[0] if found else None
@@ -51,8 +51,8 @@ def detect_all(names: Iterable[str]) -> list[Layout]:
     """Recognise every set of weights by the names of the tensors.
 
     Args:
-        names: The names of all tensors. A file from elsewhere may have masses of them, so no step
-            compares each name with every other.
+        names: The names of all tensors. A file from elsewhere may have a huge number of them, so no
+            step compares each name with every other.
 
     Returns:
         The format and the prefix of each set, the shortest prefix first and averages last.
@@ -72,7 +72,7 @@ def detect_all(names: Iterable[str]) -> list[Layout]:
 
 
 def _prefixes(key: str, names: Sequence[str]) -> list[str]:
-    """Return what precedes the stem's name in each set of weights, in the order of `detect_all`."""
+    """Return the prefix of the stem's name in each set of weights, in the order of `detect_all`."""
     anchor, needs = f"{FORMATS[key].stem_conv}.weight", FORMATS[key].needs
     found = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
     found = [prefix for prefix in found if not prefix or prefix.endswith(".")]
@@ -83,12 +83,12 @@ def _prefixes(key: str, names: Sequence[str]) -> list[str]:
 
 
 def _with_version(key: str, prefix: str, grn: Sequence[str]) -> str:
-    """Return the key of the version of ConvNeXt that a prefix stands for.
+    """Return the key for the version of ConvNeXt that has a prefix.
 
     Weights without any GRN are of the first version, which may lack a layer scale.
 
     Args:
-        key: The format, whatever the version.
+        key: The format, regardless of the version.
         prefix: The prefix.
         grn: The sorted names of all tensors of GRN. Those with the prefix are neighbours there.
     """
@@ -100,7 +100,7 @@ def _with_version(key: str, prefix: str, grn: Sequence[str]) -> str:
 
 
 def is_average(name: str) -> bool:
-    """Return whether a name says that it stands for a moving average of weights.
+    """Return whether a name denotes a moving average of weights.
 
     Args:
         name: A prefix of tensors' names, or the key of a checkpoint's entry.
@@ -113,7 +113,7 @@ def depths_of(key: str, prefix: str, tensors: Mapping[str, Tensor]) -> tuple[int
 
     Args:
         key: The format, a key of `FORMATS`.
-        prefix: What precedes the encoder's names.
+        prefix: The prefix of the encoder's names.
         tensors: The tensors by the format's names.
 
     Returns:

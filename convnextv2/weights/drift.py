@@ -1,4 +1,4 @@
-"""The change of a model's outputs in a library that computes it slightly differently."""
+"""The change in a model's outputs in a library that computes them slightly differently."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "torchvision": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
     "dinov3": {},
 }
-"""Arguments that a library fixes, since its checkpoints have no place for another value."""
+"""Arguments that a library fixes, since its checkpoints cannot store another value."""
 _ONE_EPS = ("timm", "dinov3")
 """Libraries whose configuration has one epsilon for all norms."""
 
@@ -33,7 +33,7 @@ def fixed_by(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]
     if model.block == "v2" and not is_version_1(target):
         fixed["grn_scope"] = "image"
     if library_of(target) in _ONE_EPS and model.norm is not None:
-        # A file has no configuration, so the network has its usual epsilon.
+        # A file has no configuration, so the library builds the network with its default epsilon.
         eps = timm_eps(model.depths) if is_file else model.arguments["norm_eps"]
         fixed |= {"norm_eps": eps, "inner_eps": eps}
     return fixed
@@ -41,11 +41,11 @@ def fixed_by(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Drift:
-    """The change of a model's outputs with other arguments.
+    """The change in a model's outputs with other arguments.
 
     Attributes:
         largest: The largest difference on random images, computed in float64.
-        rounding: The largest difference that float32 alone makes on the same images.
+        rounding: The largest difference that computing in float32 makes on the same images.
     """
 
     largest: float
@@ -83,7 +83,7 @@ def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
 
 
 def what_changes(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
-    """Name the arguments that differ; empty if none does."""
+    """Return text that names the arguments that differ; empty if none does."""
     arguments = {"inner_eps": 1e-6, **arguments}
     return ", ".join(
         f"{name} {value}, not {arguments[name]}"

@@ -1,8 +1,9 @@
 """Finds which entries of a checkpoint are the weights.
 
 Training code saves its state under any name: `model`, `state_dict`, `net`, or `ema` with `module`
-in it. So the content counts, not the name: the tensors must have the names of a known format. The
-names of entries decide only between several, and tell averages from plain weights.
+in it. Weights are therefore recognised by their content: the tensors must have the names of a known
+format. The names of entries only decide between several candidates, and distinguish averages from
+plain weights.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ class Chosen:
     """The entries to take from a checkpoint.
 
     Attributes:
-        weights: The entry with the weights. If none is of a known format, the likeliest one.
+        weights: The entry with the weights. If none is of a known format, the most likely one.
         average: Their moving average, or None.
         others: Further entries with weights of a known format.
-        beside: The name of each other entry on the way to them, and what it is.
+        beside: The name of each other entry on the path to them, and what it is.
     """
 
     weights: Entry
@@ -73,7 +74,7 @@ class Chosen:
 
 
 def choose(content: Entries) -> Chosen:
-    """Find the weights in what a checkpoint holds.
+    """Find the weights in the content of a checkpoint.
 
     Args:
         content: The whole content.
@@ -92,7 +93,7 @@ def choose(content: Entries) -> Chosen:
 
 
 def _entries(content: Entries) -> Iterator[Entry]:
-    """Yield every dictionary that holds tensors, each once, down to `_DEEPEST` keys."""
+    """Yield every dictionary that holds tensors, each once, down to a depth of `_DEEPEST` keys."""
     level: list[tuple[tuple[str, ...], Entries]] = [((), content)]
     seen = {id(content)}
     for _ in range(_DEEPEST + 1):
@@ -114,7 +115,7 @@ def _entries(content: Entries) -> Iterator[Entry]:
 
 
 def _rank(entry: Entry) -> tuple[int, int]:
-    """Return the sort key of `choose`: the most usual names first, then the shortest way."""
+    """Return the sort key of `choose`: the most usual names first, then the shortest path."""
     order = _PREFERRED_AVERAGES if entry.is_average else _PREFERRED
     first = entry.keys[0] if entry.keys else ""
     place = -1 if not entry.keys else order.index(first) if first in order else len(order)
@@ -122,9 +123,9 @@ def _rank(entry: Entry) -> tuple[int, int]:
 
 
 def _beside(content: Entries, taken: list[Entry]) -> list[tuple[str, str]]:
-    """Name what lies beside the taken entries at each step of the way, and say what it is."""
-    ways = {entry.keys for entry in taken}
-    steps = {way[:length] for way in ways for length in range(len(way) + 1)}
+    """Name what lies beside the taken entries at each step of their paths, and say what it is."""
+    paths = {entry.keys for entry in taken}
+    steps = {path[:length] for path in paths for length in range(len(path) + 1)}
     found = []
     for step in sorted(steps):
         entries: Any = content
@@ -132,7 +133,7 @@ def _beside(content: Entries, taken: list[Entry]) -> list[tuple[str, str]]:
             entries = entries[key]
         for key, value in entries.items():
             inner = (*step, str(key))
-            is_weight = step in ways and isinstance(value, Record | OddTensor)
+            is_weight = step in paths and isinstance(value, Record | OddTensor)
             if not is_weight and inner not in steps and inner != ("provenance",):
                 found.append((".".join(inner), _what(value)))
     return found

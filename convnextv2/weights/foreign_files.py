@@ -1,4 +1,4 @@
-"""Writes files and folders as other libraries read them."""
+"""Writes files and folders that other libraries can read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from convnextv2.weights.safetensors import WEIGHTS, write_tensors
 def write_foreign_file(
     out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]
 ) -> None:
-    """Write the tensors into one file, whose suffix decides its kind.
+    """Write the tensors to one file, whose suffix decides its kind.
 
     Args:
         out: The file to replace or create.
@@ -51,12 +51,12 @@ def write_foreign_file(
         with replacing(out) as temporary, open(temporary, "wb") as file:
             try:
                 torch.save(content, file)
-            except RuntimeError as error:  # it hides what the system said
-                raise _of_the_system(error) or error from None
+            except RuntimeError as error:  # it hides the error of the operating system
+                raise _system_error(error) or error from None
 
 
-def _of_the_system(error: BaseException) -> OSError | None:
-    """Find the error of the system that another one came of."""
+def _system_error(error: BaseException) -> OSError | None:
+    """Find the error of the operating system that led to another error."""
     cause = error.__context__
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
@@ -71,7 +71,7 @@ def write_foreign_folder(
     target: str,
     provenance: Mapping[str, str],
 ) -> None:
-    """Write the tensors, their configuration and a model card into a folder of the Hub's layout.
+    """Write the tensors, their configuration and a model card to a folder in the Hub's layout.
 
     Args:
         out: The folder, which exists.

@@ -25,7 +25,7 @@ _WANTED = [
 _OLDER = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
 """Files that are downloaded if there is no safetensors file. Code pickled in them is never run."""
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts, if the Hub is busy or the connection breaks."""
+"""Seconds to wait between attempts if the Hub is busy or the connection breaks."""
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 """HTTP statuses after which the same request may succeed."""
 _TRANSPORTS = ("httpx", "httpcore", "requests", "urllib3")
@@ -41,7 +41,7 @@ _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def is_hub_name(source: str) -> bool:
-    """Return whether a source means a repository of the Hub.
+    """Return whether a source denotes a repository on the Hub.
 
     Args:
         source: The source as the user gave it.
@@ -85,7 +85,7 @@ def download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(
-            f"{name}: no such local file or folder, and to look on the Hugging Face Hub, "
+            f"{name}: no such local file or folder, and for the Hugging Face Hub, "
             f"{MissingPackageError('huggingface_hub', 'hub')}"
         ) from None
     try:
@@ -95,13 +95,13 @@ def download(name: str) -> Path:
     except Exception as error:  # HTTP, cache and validation each raise errors of their own
         raise CheckpointError(
             f"{name}: no such local file or folder, and cannot be fetched from the Hugging Face "
-            f"Hub ({first_line(error)}). Without a network, bring the files of that repository "
-            "(config.json, README.md and *.safetensors) into a folder, and name the folder."
+            f"Hub ({first_line(error)}). Without a network, copy the files of that repository "
+            "(config.json, README.md and *.safetensors) to a folder, and name the folder."
         ) from error
     has_older = any((folder / older).is_file() for older in _OLDER)
     if not any(folder.glob("*.safetensors")) and not has_older:
         raise CheckpointError(
-            f"{name}: this repository of the Hugging Face Hub has no weights that are read here "
+            f"{name}: this repository of the Hugging Face Hub has no weights that can be read here "
             f"(*.safetensors or {', '.join(_OLDER)})."
         )
     return folder
@@ -145,7 +145,7 @@ def retried(request: Callable[[], Result]) -> Result:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the status with which the Hub answered; None if it did not answer."""
+    """Return the HTTP status of the Hub's response; None if there was no response."""
     for one in _causes(error):
         status = getattr(getattr(one, "response", None), "status_code", None)
         if isinstance(status, int):
@@ -174,7 +174,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what caused it, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     one: BaseException | None = error
     while one is not None:
         yield one

@@ -92,7 +92,7 @@ def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with open(path, "rb") as file:
-            # The map is not closed by hand, since the frames of an error still point into it.
+            # The map is not closed explicitly, since the frames of an error still refer to it.
             return _read(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
@@ -147,7 +147,7 @@ def _write_entry(file: IO[bytes], tag: str, entry: Tensor | str) -> None:
 
 
 class _DamagedError(Exception):
-    """Says what is wrong with the bytes. The reader adds the name of the file."""
+    """Says what is wrong with the bytes. The caller adds the name of the file."""
 
 
 class _Allowance:
@@ -189,7 +189,7 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
             )
         contents.setdefault(tag, []).append(content)
     if not contents:
-        raise _DamagedError("no tensor in it: not a MindSpore checkpoint.")
+        raise _DamagedError("contains no tensors: not a MindSpore checkpoint.")
     # The type of a text is that of NumPy's kind U, such as "str" or "str12".
     notes = {tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)}
     tensors = {
@@ -202,7 +202,7 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _message(data: memoryview) -> memoryview:
-    """Return the bytes of the message in a file, after verifying a checksum behind it."""
+    """Return the bytes of the message in a file, after verifying any checksum that follows it."""
     mode = ENCRYPTED.get(int.from_bytes(data[:4], "little"))
     if mode:
         raise _DamagedError(
@@ -266,12 +266,12 @@ def _tensor(message: memoryview, allowance: _Allowance) -> tuple[tuple[int, ...]
 
 
 def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -> Tensor:
-    """Make a tensor from the parts of its content, which must have the size that dims ask for."""
+    """Make a tensor from the parts of its content, which must have the size that dims imply."""
     if kind not in _TYPES:
         raise _DamagedError(f"{tag} is of type {kind!r}, expected one of {', '.join(_TYPES)}.")
     dtype = _TYPES[kind]
     size = sum(map(len, parts))
-    if dims == (0,) and size:  # older versions write a scalar so
+    if dims == (0,) and size:  # older versions write scalars this way
         dims = ()
     # The sides of an empty tensor may have any length, as long as PyTorch can multiply them.
     if prod(dims) * dtype.itemsize != size or prod(max(side, 1) for side in dims) >= 2**59:
@@ -325,7 +325,7 @@ def _fields(message: memoryview, allowance: _Allowance) -> Iterator[tuple[int, i
 
 
 def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Read protobuf's number of variable length; return it and the position behind it."""
+    """Read a varint of protobuf; return its value and the position after it."""
     if at < len(message) and (value := message[at]) < 0x80:  # most numbers are this short
         return value, at + 1
     value = 0

@@ -45,7 +45,7 @@ class Format:
         tanh_gelu: Whether the format computes GELU by its tanh approximation.
         scale: The name of the layer scale within a block; empty for ConvNeXt V2.
         scale_shape: The shape of the layer scale.
-        needs: A further name that must occur, if other networks share the stem's name.
+        needs: Another name that must occur, if other networks share the stem's name.
         norm_is_outside: Whether `outer` does not precede the final norm's name either.
     """
 

@@ -1,4 +1,4 @@
-"""Tells users what the licences of weights ask for, from model cards and formats."""
+"""Tells users what the licences of weights require, from model cards and formats."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from convnextv2.weights.names import is_version_1
 
 NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
-    "these come from them, that holds for what is made of them too."
+    "these are derived from them, the same applies to these and to anything made from them."
 )
-"""Users read this about ConvNeXt V2 weights that may be derived from Meta's."""
+"""Shown to users for ConvNeXt V2 weights that may be derived from Meta's."""
 
 _DINOV3 = (
-    "Weights in this layout are Meta's DINOv3 or EUPE. DINOv3's licence allows commercial use, and "
-    "the agreement must travel with the weights and with what is made of them. EUPE's licence is "
-    "for research only, without commercial use."
+    "Weights in this layout are Meta's DINOv3 or EUPE. DINOv3's licence allows commercial use, but "
+    "the agreement must travel with the weights and with anything made from them. EUPE's licence "
+    "is for research only, without commercial use."
 )
 _LICENCES = {
-    "dinov3": "It allows commercial use, and the agreement must travel with the weights and with "
-    "what is made of them.",
-    "noncommercial": "It allows no commercial use of the weights or of what is made of them.",
-    "cc-by-nc": "It allows no commercial use of the weights or of what is made of them.",
+    "dinov3": "It allows commercial use, but the agreement must travel with the weights and with "
+    "anything made from them.",
+    "noncommercial": "It allows no commercial use of the weights or of anything made from them.",
+    "cc-by-nc": "It allows no commercial use of the weights or of anything made from them.",
 }
-"""Part of the name of a licence -> a sentence that says what the licence asks for."""
+"""Part of the name of a licence -> a sentence that says what the licence requires."""
 
 
 def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> str:
-    """Say what the licence of weights asks for.
+    """Say what the licence of weights requires.
 
     Args:
         key: The format, a key of `FORMATS`.
@@ -47,12 +47,12 @@ def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> 
     else:
         usual = NOTICE
     if licence and licence not in (told or ""):
-        # A file that was converted here says what is known, even if that is nothing.
+        # A file that was converted here states what is known, even if that is nothing.
         rest = usual if told is None else told
         return f"its model card says {licence}. {rest}".rstrip()
     if told is not None:
         return told
-    return "" if key == "mindcv" else usual  # Meta released none in that format
+    return "" if key == "mindcv" else usual  # Meta released no weights in that format
 
 
 def _is_dino(key: str, tensors: Mapping[str, Tensor]) -> bool:

@@ -42,7 +42,7 @@ class Origin:
         format: A key of `FORMATS`, or `OURS`.
         container: The kind of file, such as "safetensors".
         sha256: The SHA-256 of the file, in hexadecimal.
-        notice: The requirements of its licence; empty if nothing is known.
+        notice: The requirements of its licence; empty if none are known.
         nbytes: The size of all its files in bytes.
     """
 
@@ -66,7 +66,7 @@ class Weights:
         description: The network that the tensors belong to.
         origin: The file.
         left_out: Name and reason of each tensor that is not part of the network.
-        notes: Lines for people about the weights.
+        notes: Lines to print about the weights.
         is_average: Whether these are the moving average that the file keeps beside its weights.
         container: The file's content under its own names; empty for weights without a file.
     """
@@ -93,7 +93,7 @@ class Weights:
         """
         if not self.description.preprocessing:
             raise CheckpointError(
-                f"{self.path}: does not say how its images are prepared. Write it with its "
+                f"{self.path}: does not state the preprocessing of its images. Write it with its "
                 "preprocessing."
             )
         return Preprocessing.read(self.description.preprocessing)
@@ -109,8 +109,8 @@ class Weights:
         The file is not read again.
 
         Returns:
-            The average as weights of their own. What is known of these weights, such as the names
-            of their classes, holds for the average of the same network, too.
+            The average as `Weights`. If it is of the same network, it has the description of these
+            weights, with the names of the classes, for example.
 
         Raises:
             CheckpointError: The file has no average.
@@ -133,18 +133,18 @@ class Weights:
         return replace(self, tensors=self.tensors if keeps_tensors else {}, container=emptied)
 
     def lines(self) -> list[str]:
-        """Describe the weights for people.
+        """Describe the weights in lines to print.
 
         Returns:
-            Printable lines about the kind of file, notes for people, and the requirements of its
-            licence.
+            Printable lines about the kind of file, the notes, and the requirements of the licence.
         """
         origin = self.origin
         title = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
         lines = [f"{origin.path}: {title}, {origin.container}, sha256 {origin.sha256[:16]}"]
         if self.has_average and not self.is_average:
             lines.append(
-                "An average of the weights is beside them and not used; convert --ema takes it."
+                "The file also holds an average of the weights, which is not used; `convert --ema` "
+                "takes it."
             )
         lines += self.notes
         if origin.notice:
@@ -152,7 +152,7 @@ class Weights:
         return [plain(line) for line in lines]
 
     def provenance(self) -> dict[str, Any]:
-        """Return the provenance of the weights, for models and files that are made from them.
+        """Return the provenance of the weights, for models and files that are derived from them.
 
         Returns:
             The format, the hash, the notice and more, as in `Description.provenance`. If the
@@ -195,12 +195,12 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     if average:
         tensors = _averaged_tensors(container)
         if not tensors:
-            raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
+            raise CheckpointError(f"{path}: has no averaged weights. Use its plain weights.")
     layout = detect(tensors)
     if layout is None:
         raise CheckpointError(
             f"{path}: not a ConvNeXt of any known format ({_held(tensors, container)}). Expected "
-            "those of the official code, timm, transformers, mmpretrain, MindCV, torchvision or "
+            "that of the official code, timm, transformers, mmpretrain, MindCV, torchvision or "
             "this package."
         )
     key, prefix = layout
@@ -208,8 +208,7 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     depths = depths_of(key, prefix, tensors)
     if 0 in depths:
         raise CheckpointError(
-            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not "
-            "complete."
+            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks, so the encoder is incomplete."
         )
     no_head = _why_no_head(tensors, layout, container)
     renamed = rename(tensors, layout, depths, path, no_head=no_head)
@@ -271,7 +270,7 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         The tensors of the average under the names of the weights; empty if there is no average, or
-        nothing but an average.
+        only an average.
     """
     found = detect_all(tensors)
     if not found or is_average(found[0].prefix):
@@ -296,7 +295,7 @@ def _why_no_head(tensors: Mapping[str, Tensor], layout: Layout, container: Conta
 
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
-    """Describe the content of a file of no known format briefly."""
+    """Describe briefly the content of a file of unknown format."""
     example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
     beside = [
         f"{name} ({what})" if what.startswith("Python object") else name

@@ -29,7 +29,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Foreign:
-    """Stands for an object of another class, a long text or bytes, and keeps nothing of it.
+    """Stands for an object of another class, a long text or bytes, without keeping its content.
 
     Attributes:
         name: The class or function, such as "numpy.dtype"; or "text", "bytes", "set", "integer".
@@ -40,7 +40,7 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A block of numbers in the file, of which tensors are views.
+    """A block of numbers in the file, which tensors are views of.
 
     Attributes:
         key: Its name in the file.
@@ -63,7 +63,7 @@ class Record:
     """A strided tensor, which is a view of a storage.
 
     Attributes:
-        storage: Where its numbers lie.
+        storage: The storage of its numbers.
         dtype: The type of its elements.
         offset: The position of its first element in the storage, in elements.
         size: Its shape.
@@ -128,7 +128,7 @@ _DTYPES = {f"torch.{n}": kind for n, kind in vars(torch).items() if isinstance(k
 
 
 def is_count(value: Any) -> bool:
-    """Return whether a value can be a number of things."""
+    """Return whether a value is an integer that can be a count."""
     return type(value) is int and 0 <= value < 2**62
 
 
@@ -153,14 +153,14 @@ def _strided_tensor(
         or not isinstance(dtype, torch.dtype)
         or not is_count(offset)
     ):
-        raise PickleError("its pickle is damaged (a tensor without numbers)")
+        raise PickleError("its pickle is damaged (a tensor without a storage)")
     if metadata:
         return OddTensor("a lazy conjugate or negative")
     if len(size) != len(stride) or prod(max(side, 1) for side in size) >= 2**59:
         raise PickleError("its pickle is damaged (the shape of a tensor)")
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if 0 not in size and (last + 1) * dtype.itemsize > storage.nbytes:
-        raise PickleError("its pickle is damaged (a tensor points beyond its numbers)")
+        raise PickleError("its pickle is damaged (a tensor exceeds its storage)")
     return Record(storage, dtype, offset, size, stride)
 
 
@@ -168,7 +168,7 @@ def _version_3(arguments: tuple[Any, ...]) -> Record | OddTensor:
     kind = arguments[6]
     dtype = _DTYPES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None:
-        raise PickleError("its pickle is damaged (a tensor of no known type)")
+        raise PickleError("its pickle is damaged (a tensor of unknown type)")
     return _strided_tensor(arguments, dtype, arguments[7] if len(arguments) > 7 else None)
 
 
@@ -200,6 +200,6 @@ KNOWN_CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_sparse_csr_tensor": lambda found: OddTensor("sparse"),
     "torch._utils._rebuild_qtensor": lambda found: OddTensor("quantised"),
     "torch._utils._rebuild_nested_tensor": lambda found: OddTensor("nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": lambda found: OddTensor("without numbers"),
+    "torch._utils._rebuild_meta_tensor_no_storage": lambda found: OddTensor("without data"),
     "torch._utils._rebuild_wrapper_subclass": lambda found: OddTensor("of another class"),
 }

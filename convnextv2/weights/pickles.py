@@ -1,14 +1,15 @@
 """Reads pickles of tensors without importing or calling anything that they name.
 
-A pickle is a program: its opcodes build objects on a stack and call whatever they name. This module
-interprets them with a machine of its own, which knows plain values, lists, tuples, dictionaries and
-the few functions of PyTorch that describe a tensor. A tensor becomes a `Record` that says where its
-numbers lie in the file. An object of any other class becomes a `Foreign`, which keeps nothing.
+A pickle is a program: its opcodes build objects on a stack and call the functions that they name.
+This module interprets them with a stack machine of its own, which supports plain values, lists,
+tuples, dictionaries and the few functions of PyTorch that describe a tensor. A tensor becomes a
+`Record` that says where its numbers lie in the file. An object of any other class becomes a
+`Foreign`, which keeps none of its content.
 
-Memory is bounded before it is taken. Whatever an opcode builds is paid for from a budget of
-`BUDGET` bytes. Texts longer than a name, bytes and long integers are skipped where they lie.
-Positions in the memo cost as much as any other object. Keys of dictionaries are plain values,
-since hashing nested tuples can take forever.
+Memory is bounded: the cost of whatever an opcode builds is deducted from a budget of `BUDGET`
+bytes. Long texts, bytes and long integers are skipped without being copied.
+Entries of the memo have a cost too. Keys of dictionaries must be plain values, since hashing nested
+tuples can take forever.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from convnextv2.weights.pickle_values import (
 )
 
 BUDGET = 128 << 20
-"""The most bytes of objects that one file may build, without the numbers of its tensors."""
+"""The most bytes of objects that one file may build, not counting the numbers of its tensors."""
 
 _LONGEST_TEXT = 10_000
 _LONGEST_NAME = 300
@@ -44,7 +45,7 @@ _SILENT = re.compile(
     r"_codecs\.encode|copy_?reg\._reconstructor|(builtins|__builtin__)\.\w+"
     r"|collections\.\w+|torch\.\w+"
 )
-"""Names that belong to pickling itself, which need not be reported."""
+"""Names that belong to pickling or to PyTorch itself, which need not be reported."""
 
 _HARMFUL = re.compile(
     r"(os|posix|nt)\.(system|popen|exec\w*|(posix_)?spawn\w*|fork\w*|remove|unlink|rmdir|kill)"
@@ -53,7 +54,7 @@ _HARMFUL = re.compile(
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|breakpoint)"
     r"|(io|_io)\.open|sys\.(modules|settrace|setprofile)|torch\.(load|hub\..*)|pickle\.loads?"
 )
-"""Functions that no honest checkpoint names. Nothing is ever run. These names only decide which
+"""Functions that no legitimate checkpoint names. None is ever run; these names only decide which
 message is shown."""
 
 
@@ -65,7 +66,7 @@ class PickleReader:
 
     Attributes:
         foreign: Unknown classes and functions that the pickles name, in order, at most 1,000.
-        storages: The storages by key, as they were mentioned first.
+        storages: The storages by key, as the pickles first mention them.
     """
 
     def __init__(self, data: bytes | bytearray | mmap.mmap) -> None:
@@ -82,7 +83,7 @@ class PickleReader:
 
         Returns:
             What the pickle builds, made of None, bool, int, float, str, tuple, list, `Entries`,
-            `Record`, `OddTensor`, `Storage`, `Global` and `Foreign`; and the position behind it.
+            `Record`, `OddTensor`, `Storage`, `Global` and `Foreign`; and the position after it.
 
         Raises:
             PickleError: The pickle is damaged, builds too much, or has opcodes that PyTorch does
@@ -100,7 +101,7 @@ class PickleReader:
                 handler = handlers.get(opcode)
                 if handler is None:
                     raise PickleError(
-                        f"opcode {opcode:#04x}, which PyTorch does not write, in its pickle"
+                        f"its pickle has opcode {opcode:#04x}, which PyTorch does not write"
                     )
                 self._left -= 32
                 if self._left < 0:
@@ -122,7 +123,7 @@ class PickleReader:
         self._left -= cost
         if self._left < 0:
             raise PickleError(
-                f"its pickle builds objects of more than {BUDGET >> 20} MiB beside the tensors"
+                f"its pickle builds more than {BUDGET >> 20} MiB of objects besides the tensors"
             )
 
     def _push(self, value: Any, cost: int = 0) -> None:
@@ -142,7 +143,7 @@ class PickleReader:
 
     def _pop_mark(self) -> list[Any]:
         if not self._marks:
-            raise PickleError("its pickle is damaged (it goes back to a mark that is not there)")
+            raise PickleError("its pickle is damaged (it goes back to a mark that does not exist)")
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
@@ -154,7 +155,7 @@ class PickleReader:
         return value
 
     def _span(self, form: str) -> tuple[int, int]:
-        """Read a length; return start and length of what follows, which must lie in the file."""
+        """Read a length; return the start and length of what follows, which must be in the file."""
         length, start = self._number(form), self._at
         if length < 0 or start + length > len(self._data):
             raise PickleError("its pickle is cut short or damaged (a length points beyond the end)")
@@ -215,7 +216,7 @@ class PickleReader:
             return
         if not isinstance(target, Entries):
             raise PickleError(
-                "its pickle is damaged (it puts an entry into what is not a dictionary)"
+                "its pickle is damaged (it sets an entry of something other than a dictionary)"
             )
         if isinstance(key, str | float | bool | None) or (
             isinstance(key, int) and -(2**63) <= key < 2**63
@@ -228,22 +229,23 @@ class PickleReader:
             self._spend(16 * len(items))
             target.extend(items)
         elif not isinstance(target, Foreign):
-            raise PickleError("its pickle is damaged (it appends to what is not a list)")
+            raise PickleError("its pickle is damaged (it appends to something other than a list)")
 
     def _persistent(self, found: Any) -> Any:
-        """Resolve a reference to numbers outside the pickle, the only kind that PyTorch writes."""
+        """Resolve a reference to a storage outside the pickle; old files refer to classes too."""
         if not isinstance(found, tuple) or len(found) < 2:
-            raise PickleError("its pickle is damaged (a reference to something else than numbers)")
-        if found[0] == "module":  # old files name a class here, beside its source
+            raise PickleError("its pickle is damaged (a reference that is not to a storage)")
+        if found[0] == "module":  # old files name a class here, with its source
             return found[1]
         if found[0] != "storage" or len(found) < 5 or not isinstance(found[1], Global):
-            raise PickleError("its pickle is damaged (a reference to something else than numbers)")
+            raise PickleError("its pickle is damaged (a reference that is not to a storage)")
         name, key, count = found[1].name, found[2], found[4]
         if name not in STORAGE_DTYPES or not isinstance(key, str) or not is_count(count):
-            raise PickleError(f"numbers of an unknown kind ({name[:60]}) in it")
+            raise PickleError(f"it has a storage of an unknown kind, {name[:60]}")
         if len(found) > 5 and found[5] is not None:
             raise PickleError(
-                "a view of a storage as PyTorch wrote it before 0.4; save it with a newer one"
+                "it has a view of a storage as PyTorch wrote it before 0.4; save it with a newer "
+                "version"
             )
         storage = Storage(key, STORAGE_DTYPES[name], count)
         self.storages.setdefault(key, storage)
@@ -342,7 +344,7 @@ def _mark(reader: PickleReader) -> None:
 
 
 def _ignore(reader: PickleReader, form: str) -> None:
-    """Skip the number of the protocol, or the length of a frame."""
+    """Skip the protocol version or the length of a frame."""
     reader._number(form)
 
 
@@ -422,5 +424,5 @@ _HANDLERS: dict[int, Callable[[PickleReader], None]] = {
     0x80: lambda r: _ignore(r, "<B"),
     0x95: lambda r: _ignore(r, "<Q"),
 }
-"""A function for each opcode (see pickletools.opcodes). The opcodes of protocols 0 and 1 for text
-and instances, extension codes, and buffers outside the file are left out."""
+"""A handler for each opcode (see pickletools.opcodes). The opcodes of protocols 0 and 1 for text
+and instances, extension codes, and buffers outside the file are not supported."""

@@ -15,7 +15,7 @@ from convnextv2.preprocessing import (
 )
 
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
-"""Pillow's number of each kind of interpolation, which transformers writes."""
+"""Pillow's number for each kind of interpolation, which transformers writes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ _KNOWN = frozenset(
         *("backend", "model_type", "transformers_version", "auto_map", "antialias"),
     )
 )
-"""Keys of a configuration that are read here, or that do not change any pixel."""
+"""Keys of a configuration that are read here, or that change no pixel."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Preparation:
 
     Attributes:
         arguments: The values that `Description.preprocessing` can hold.
-        notes: A line for people about each part that the arguments cannot express.
+        notes: A line to print about each part that the arguments cannot express.
     """
 
     arguments: dict[str, Any]
@@ -98,7 +98,7 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
         values from 0 to 1; and a line for each part of the configuration without a counterpart.
 
     Raises:
-        KeyError: A part is missing, or a number stands for no kind of interpolation.
+        KeyError: A part is missing, or a number does not stand for any kind of interpolation.
         TypeError: A part has the wrong type.
         ValueError: A part has an impossible value.
     """
@@ -107,13 +107,15 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
     )
     name = next((name for name in _USUAL if kind.startswith(name)), "")
     notes = [
-        f"preprocessor_config.json: {_short(key)} = {_short(value)} is not known here, and left "
-        "out."
+        f"preprocessor_config.json: {_short(key)} = {_short(value)} is not known here, and is "
+        "ignored."
         for key, value in config.items()
         if key not in _KNOWN and value not in (None, False)
     ]
     if not name:
-        notes.append(f"preprocessor_config.json: {_short(kind)} is not known here; read as ViT's.")
+        notes.append(
+            f"preprocessor_config.json: {_short(kind)} is not known here; it is read as ViT's."
+        )
     usual = _USUAL[name or "ViT"]
     found, more = _geometry(config, usual, is_convnext=name == _CONVNEXT)
     numbered = {number: name for name, number in RESAMPLE.items()}
@@ -130,7 +132,7 @@ def _given(config: Mapping[str, Any], name: str, default: Any) -> Any:
 def _geometry(
     config: Mapping[str, Any], usual: _Usual, *, is_convnext: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Find size, crop and preset; return them with lines about what is done in another way here."""
+    """Find size, crop and preset; return them with lines about what is done differently here."""
     notes: list[str] = []
     shortest, exact = _size(_given(config, "size", usual.size), usual.is_square)
     crops = _given(config, "do_center_crop", bool(usual.crop_size))
@@ -143,7 +145,9 @@ def _geometry(
         resized = shortest or max(exact)
         shape = crop or ((shortest, shortest) if shortest else exact)
         if not warps and not crop:
-            notes.append("Its processor does not crop images that are not square; here they are.")
+            notes.append(
+                "Its processor does not crop images that are not square; here they are cropped."
+            )
     can_warp = official_warps(shape)
     if warps and not can_warp:
         size = " x ".join(map(str, shape))
@@ -151,10 +155,10 @@ def _geometry(
             f"Its processor warps images, which is not known here at {size} px: they are cropped."
         )
     elif warps and max(shape) != resized:
-        notes.append("Its processor warps and crops images; here they are warped.")
+        notes.append("Its processor warps and crops images; here they are only warped.")
     if config.get("do_resize") is False:
         notes.append(
-            f"do_resize = False: its processor does not resize; here it is, to {shape[0]} px."
+            f"do_resize = False: its processor does not resize; here images are, to {shape[0]} px."
         )
     return {
         "image_size": [*shape],

@@ -35,7 +35,7 @@ _LONGEST_READ = 8 << 20
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SPARE = 64 << 20
-"""The bytes that tensors may claim beyond the file's size, since some repeat one number."""
+"""The bytes that tensors may claim beyond the file's size, since some views repeat a number."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class TorchFile:
         title: The kind of file.
         content: The content of its pickle (see `pickles.PickleReader.read`).
         foreign: Classes and functions that it names and that were not called.
-        read: Reads the bytes of storages, by their keys. Each key is read once: a file may claim
-            any number of lengths and types for it.
+        read: Reads the bytes of storages, by their keys. Each key is read only once, because a
+            file may claim any number of lengths and types for it.
     """
 
     path: Path
@@ -67,14 +67,14 @@ class TorchFile:
             The tensors by the same names, on the CPU.
 
         Raises:
-            CheckpointError: The numbers are damaged, or views of one number claim more bytes than
-                the file has.
+            CheckpointError: The numbers are damaged, or the tensors claim far more bytes than the
+                file has.
         """
         distinct = dict.fromkeys(records.values())  # in the order of the file
         claimed, size = sum(record.nbytes for record in distinct), self.path.stat().st_size
         if claimed > size + _SPARE:
             raise CheckpointError(
-                f"{self.path}: its tensors claim {claimed:,} bytes, the file has {size:,}. It "
+                f"{self.path}: its tensors claim {claimed:,} bytes, but the file has {size:,}. It "
                 "is not opened."
             )
         with _complaints(self.path):
@@ -113,7 +113,7 @@ def _complaints(path: Path) -> Iterator[None]:
             "loads it. None was run; it is not opened. Do not load it with other programs."
         ) from error
     except PickleError as error:
-        raise CheckpointError(f"{path}: damaged, or no PyTorch checkpoint ({error}).") from error
+        raise CheckpointError(f"{path}: damaged, or not a PyTorch checkpoint ({error}).") from error
     except (
         zipfile.BadZipFile,
         OSError,
@@ -179,7 +179,7 @@ def _open_archive(path: Path) -> TorchFile:
                 found = entries.get(f"{folder}data/{storage.key}")
                 if found is None or found.file_size != storage.nbytes:
                     raise PickleError(
-                        f"storage {storage.key[:60]} is not there, or not {storage.nbytes:,} bytes "
+                        f"storage {storage.key[:60]} is missing, or not {storage.nbytes:,} bytes "
                         "long"
                     )
                 if storage.key not in numbers:
@@ -190,7 +190,7 @@ def _open_archive(path: Path) -> TorchFile:
 
 
 def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raise CheckpointError for an archive of another program, or of more than its own size."""
+    """Raise CheckpointError for an archive that `torch.save` cannot have written."""
     entries = archive.infolist()
     if len(entries) > _MAX_ENTRIES:
         raise CheckpointError(
@@ -224,7 +224,7 @@ def _open_pickles(path: Path) -> TorchFile:
     """Open a file from before 1.6.
 
     It has five pickles (a magic number, the version, the machine, the content, the keys of the
-    storages), and the numbers follow them.
+    storages), which are followed by the numbers.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         reader = PickleReader(data)
@@ -245,7 +245,7 @@ def _open_pickles(path: Path) -> TorchFile:
             for storage in storages:
                 start, length = places[storage.key]
                 if storage.nbytes > length:
-                    raise PickleError("a storage is longer than what was written of it")
+                    raise PickleError("a storage is longer than its data in the file")
                 if storage.key in numbers:
                     continue
                 numbers[storage.key] = bytearray(length)
@@ -260,7 +260,7 @@ def _open_pickles(path: Path) -> TorchFile:
 def _places(
     data: mmap.mmap, at: int, keys: Any, storages: Mapping[str, Storage]
 ) -> dict[str, tuple[int, int]]:
-    """Find start and length of each storage's bytes, which follow its number of elements."""
+    """Find the start and length of each storage's bytes, which follow its number of elements."""
     if not isinstance(keys, list) or not all(
         isinstance(key, str) and key in storages for key in keys
     ):

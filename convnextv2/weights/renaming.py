@@ -124,7 +124,7 @@ def _why_left_out(name: str, bare: str, layout: Layout, inside: str) -> str:
     if library == "official" and _BACKBONE_NORM.match(bare):
         return _OF_OUTPUTS
     if bare.startswith("projectors."):
-        return "a projector of its training"
+        return "a projector used in its training"
     # The network was part of something larger, such as a detector, or a module with a loss.
     return "" if name.startswith(inside) else "beside the network"
 

@@ -48,7 +48,7 @@ def write_tensors(
                 temporary,
                 metadata={"format": "pt", **(metadata or {})},
             )
-        except SafetensorError as error:  # the library wraps what the system says
+        except SafetensorError as error:  # the library wraps the error of the operating system
             number = re.search(r"(?:os error|code:) (\d+)", str(error))
             if number is None:
                 raise
@@ -80,7 +80,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
-    except Exception as error:  # for a dtype that it or PyTorch lacks, the library raises any kind
+    except Exception as error:  # unsupported dtypes raise errors of several classes
         why = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
             f"{path}: not a safetensors file, or damaged ({why})."

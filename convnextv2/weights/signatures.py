@@ -1,4 +1,4 @@
-"""Recognises files that this package cannot read weights from, in order to say what they are."""
+"""Recognises files that this package cannot read weights from, so that errors say what they are."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 )
 _ARCHIVES: tuple[tuple[str, str], ...] = (
     (r"(.*/)?constants\.pkl", f"is a TorchScript archive (torch.jit.save), a program. {_SAVE}"),
-    (r"(.*/)?archive_format", f"is a program of torch.export, not a checkpoint. {_SAVE}"),
+    (r"(.*/)?archive_format", f"is a torch.export program, not a checkpoint. {_SAVE}"),
     (
         r"(.*/)?(serialized_exported_program\.json|serialized_state_dict\.\w+)",
-        f"is a program of torch.export. {_SAVE}",
+        f"is a torch.export program. {_SAVE}",
     ),
-    (r"(.*/)?\.data/extern_modules", f"is an archive of torch.package, a program. {_SAVE}"),
+    (r"(.*/)?\.data/extern_modules", f"is a torch.package archive, a program. {_SAVE}"),
     (r"model\.weights\.h5", "is a Keras model, which is not read. Convert it to safetensors."),
     (r".*\.npy", "is a NumPy archive (.npz), which is not read. Save its arrays as safetensors."),
     (r"word/.*|xl/.*|ppt/.*", "is an office document, not weights."),
@@ -48,10 +48,10 @@ _TENSORFLOW = re.compile(r"\.index$|\.data-\d{5}-of-\d{5}$|\.pb$|\.tflite$|^chec
 
 
 def signature_of(path: Path, head: bytes, size: int) -> str:
-    """Return what a file is if it cannot hold weights, with the remedy.
+    """Say what a file is if it cannot hold weights, and give the remedy.
 
     Args:
-        path: Its name, which counts if the bytes tell nothing.
+        path: Its name, which is considered if the bytes are not conclusive.
         head: Its first `SIGNATURE_BYTES` bytes.
         size: Its length in bytes.
 
@@ -64,8 +64,8 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         return (
-            f"is a web page, not the file that it is about. {_DOWNLOAD}: on the Hugging Face Hub "
-            "and on GitHub its address has /resolve/ or /raw/ in place of /blob/, and may need a "
+            f"is a web page about a file, not the file. {_DOWNLOAD}: on the Hugging Face Hub and "
+            "on GitHub its address has /resolve/ or /raw/ in place of /blob/, and may need a "
             "login."
         )
     for start, what in _STARTS:
@@ -77,16 +77,16 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
             "with a newer PyTorch."
         )
     if head[4:8] == b"TFL3" or _TENSORFLOW.search(path.name):
-        return "is a file of TensorFlow, which is not read. Convert it to safetensors."
+        return "is a TensorFlow file, which is not read. Convert it to safetensors."
     if path.suffix == ".onnx" or (
         head[:1] == b"\x08" and head[1:2] <= b"\x20" and b"\x12\x07pytorch" in head[:16]
     ):
         return (
-            "is an ONNX model, a program without the names of its layers. Take the checkpoint that "
+            "is an ONNX model, a program without the names of its layers. Use the checkpoint that "
             "it was exported from."
         )
     if path.suffix == ".msgpack":
-        return "is a checkpoint of Flax, which is not read. Convert it to safetensors."
+        return "is a Flax checkpoint, which is not read. Convert it to safetensors."
     if _is_text(head):
         if text.startswith((b"{", b"[")):
             return (
@@ -94,12 +94,12 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
                 "too."
             )
         begins = head.decode("utf-8", "replace").strip().partition("\n")[0][:40].strip()
-        return f"is a text, not weights (it begins {begins!r})."
+        return f"is text, not weights (it begins with {begins!r})."
     return ""
 
 
 def archive_of(names: Collection[str], path: Path) -> str:
-    """Return what a ZIP archive is that `torch.save` did not write.
+    """Say what a ZIP archive is if `torch.save` did not write it.
 
     Args:
         names: The names of its entries.
@@ -112,7 +112,7 @@ def archive_of(names: Collection[str], path: Path) -> str:
     for pattern, what in _ARCHIVES:
         if any(re.fullmatch(pattern, name) for name in names):
             return what
-    return "is a program of torch.export, not a checkpoint." if path.suffix == ".pt2" else ""
+    return "is a torch.export program, not a checkpoint." if path.suffix == ".pt2" else ""
 
 
 def _is_text(head: bytes) -> bool:
@@ -122,5 +122,5 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # the end of the bytes cuts a letter in two
+        return error.start > len(head) - 4  # the last character may be cut in two
     return True

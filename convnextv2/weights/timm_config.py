@@ -10,9 +10,9 @@ from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.containers import Container
 
 _TIMM_EPS = {"convnext_xxlarge": 1e-5, "test_convnext": 1e-5, "test_convnext2": 1e-5}
-"""Epsilon of all norms in timm's networks that do not have 1e-6."""
+"""Epsilon of all norms in those of timm's networks where it is not 1e-6."""
 _XXLARGE = (3, 4, 30, 3)
-"""The depths of timm's convnext_xxlarge. They tell its epsilon if there is no configuration."""
+"""The depths of timm's convnext_xxlarge. They identify it if there is no configuration."""
 
 _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
     "output_stride": (32, None),
@@ -26,7 +26,7 @@ _TIMM_SHOWN = """
     in_chans num_classes depths dims kernel_sizes ls_init_value stem_type patch_size
     norm_eps head_norm_first head_hidden_size conv_mlp conv_bias use_grn act_layer
 """
-"""Arguments of timm's model that show in the names and shapes of the tensors, or are read below."""
+"""Arguments of timm's model that follow from the tensors' names and shapes, or are read below."""
 _TIMM_IDLE = """
     head_init_scale drop_rate drop_path_rate device dtype pretrained pretrained_strict
     checkpoint_path scriptable exportable no_jit cache_dir num_features
@@ -50,21 +50,21 @@ TIMM_NAMES = {
     "bicubic": "bicubic",
     "area": "box",
 }
-"""timm's name of each kind of interpolation."""
+"""timm's name for each kind of interpolation."""
 
 
 def timm_eps(depths: tuple[int, ...], architecture: str = "") -> float:
-    """Return the epsilon of all norms that timm gives a network.
+    """Return the default epsilon of all norms in a network of timm.
 
     Args:
         depths: The number of blocks in each stage.
-        architecture: timm's name of the network; empty if it is not known.
+        architecture: timm's name for the network; empty if it is unknown.
     """
     return _TIMM_EPS.get(architecture, 1e-5 if depths == _XXLARGE else 1e-6)
 
 
 def architecture(container: Container) -> str:
-    """Return the name of timm's network in a configuration; empty if there is none."""
+    """Return timm's name for the network in a configuration; empty if there is none."""
     return str(container.config.get("architecture", ""))
 
 
@@ -74,8 +74,8 @@ def check_timm_arguments(container: Container) -> None:
         if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
             usual = _TIMM_BUILT[name][0]
             raise CheckpointError(
-                f"{container.config_path}: {name} = {ascii(value)[:60]}, only {usual} can be built "
-                "here."
+                f"{container.config_path}: {name} = {ascii(value)[:60]}, but only {usual} can be "
+                "built here."
             )
         if name not in _TIMM_BUILT and name not in _TIMM_UNDERSTOOD:
             raise CheckpointError(
@@ -86,10 +86,10 @@ def check_timm_arguments(container: Container) -> None:
 
 
 def timm_notes(container: Container) -> list[str]:
-    """List the values of timm's pretrained_cfg that have no effect here, as lines for people."""
+    """List the values of timm's pretrained_cfg that have no effect here, as lines to print."""
     return [
         f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
-        "left out."
+        "is ignored."
         for name, value in (timm_pretrained_cfg(container) or {}).items()
         if (name not in TIMM_PREPROCESSING or name == "label_offset")
         and value not in (None, False, 0, "")
@@ -122,7 +122,7 @@ def timm_preprocessing(
         usual: The values of `Description.preprocessing` that it does not state.
 
     Returns:
-        The values of `Description.preprocessing`, and lines for people about what they cannot
+        The values of `Description.preprocessing`, and lines to print about what they cannot
         express.
     """
     mode = timm.get("crop_mode") or "center"

@@ -8,7 +8,7 @@ from typing import Any
 from convnextv2.weights.containers import Container
 
 SEVERAL_LABELS = "multi_label_classification"
-"""The problem_type of transformers for images that may have any number of labels."""
+"""The problem_type of transformers for images with any number of labels."""
 
 _MODEL_TYPES = {
     "transformers": "convnextv2",
@@ -27,14 +27,14 @@ TRANSFORMERS_KNOWN = frozenset(
     _attn_implementation_autoset tie_word_embeddings use_bfloat16 pruned_heads
     """.split()
 )
-"""Keys that are read here, that show in the tensors, or that do not change what the model
+"""Keys that are read here, that follow from the tensors, or that do not change what the model
 computes."""
 
 
 def transformers_notes(
     key: str, depths: tuple[int, ...], dims: tuple[int, ...], container: Container
 ) -> list[str]:
-    """List the values of a configuration that are wrong or have no effect here, one a line.
+    """List the values of a configuration that are wrong or have no effect here, one per line.
 
     Args:
         key: The format, one of transformers.
@@ -51,7 +51,7 @@ def transformers_notes(
             "treated as such here."
         )
     notes += [
-        f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out."
+        f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and is ignored."
         for name, value in config.items()
         if name not in TRANSFORMERS_KNOWN and value not in (None, False)
     ]
@@ -61,10 +61,10 @@ def transformers_notes(
 
 
 def _contradictions(config: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
-    """List the values of a configuration that contradict the tensors, as lines for people."""
+    """List the values of a configuration that contradict the tensors, as lines to print."""
     return [
-        f"config.json: {name} = {ascii(config[name])[:60]}, and the tensors are of {value}. The "
-        "tensors count."
+        f"config.json: {name} = {ascii(config[name])[:60]}, but the tensors are of {value}. The "
+        "tensors take precedence."
         for name, value in right.items()
         if config.get(name) not in (None, value)
     ]

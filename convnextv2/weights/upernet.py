@@ -1,6 +1,6 @@
 """UPerNet around a ConvNeXt in weights of MMSegmentation, of transformers, or of the official code.
 
-All three call the heads' tensors by the same names, except for the norms and the classifiers. The
+All three use the same names for the heads' tensors, except for the norms and the classifiers. The
 encoder's own names are those of the tables in `weights.names`. Sources: MMSegmentation's uper_head
 and fcn_head (1.2.2), the official ConvNeXt's semantic_segmentation (048efce), transformers'
 models/upernet (5.24).
@@ -79,10 +79,10 @@ class UPerNet:
         )
 
     def notes(self, notes: list[str], processor: Mapping[str, Any]) -> list[str]:
-        """Correct the notes about a configuration, which assume a classifier.
+        """Correct the notes about a configuration, which were made for a classifier.
 
         Args:
-            notes: Lines for people.
+            notes: Lines to print.
             processor: The content of preprocessor_config.json beside the weights; may be empty.
 
         Returns:

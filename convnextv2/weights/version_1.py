@@ -1,10 +1,10 @@
 """Turns the tensors of one form of block into those of another: V1, V2, and V2 without GRN.
 
 A block of the first version is x + s * (W2 GELU(W1 LN(D7(x))) + b), where s is the layer scale, one
-number for each channel. A block of V2 has GRN in front of W2, and no s. GRN with gamma = beta = 0
-is the identity, and s can be multiplied into W2 and b. So every V1 is a V2 whose GRN is zero, with
-the same outputs. GRN's gradients at zero are not zero, so it learns from the first step on. The
-files of other libraries become a V2; those of this package keep their form, the argument `block`.
+number for each channel. A block of V2 has GRN before W2, and no s. GRN with gamma = beta = 0 is the
+identity, and s can be multiplied into W2 and b. So every V1 is a V2 whose GRN is zero, with the
+same outputs. GRN's gradients at zero are not zero, so it learns from the first step on. Files of
+other libraries are read as a V2; those of this package keep their form, the argument `block`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ UNSCALED = (
 
 
 def check_variant(tensors: Mapping[str, Tensor], key: str, prefix: str, path: Path) -> None:
-    """Refuse networks that share the names of a ConvNeXt, but compute something else.
+    """Refuse networks that share the names of a ConvNeXt but compute something else.
 
     Args:
         tensors: The tensors under the names of their format.
         key: The format, a key of `FORMATS`.
-        prefix: What precedes the encoder's names.
+        prefix: The prefix of the encoder's names.
         path: The file, for error messages.
 
     Raises:
-        CheckpointError: It is such a network.
+        CheckpointError: The tensors are those of such a network.
     """
     form, names = FORMATS[key], tensors.keys()
     why = ""
@@ -50,7 +50,7 @@ def check_variant(tensors: Mapping[str, Tensor], key: str, prefix: str, path: Pa
     elif library_of(key) == "timm" and f"{prefix}norm_pre.weight" in names:
         why = "it normalises before it pools (timm's *_hnf)"
     elif library_of(key) == "timm" and f"{prefix}stem.2.weight" in names:
-        why = "its stem is of two overlapping convolutions (timm's *_ols)"
+        why = "its stem consists of two overlapping convolutions (timm's *_ols)"
     elif library_of(key) == "timm" and f"{prefix}stem.1.bias" not in names:
         why = "its norms have no bias (timm's *_rms)"
     elif f"{prefix}stages.0.downsample.1.weight" in names:
@@ -71,7 +71,7 @@ def check_variant(tensors: Mapping[str, Tensor], key: str, prefix: str, path: Pa
 
 
 def _scale_of_first_block(key: str, prefix: str) -> str:
-    """Return what the first ConvNeXt's library calls the layer scale of the first block."""
+    """Return the name of the first block's layer scale in the format's version of ConvNeXt V1."""
     form = FORMATS.get(f"{key}{VERSION_1}")
     return f"{prefix}{form.block.format(i=0, j=0, even=0, odd=1)}.{form.scale}" if form else ""
 
@@ -90,7 +90,7 @@ def fold_layer_scale(
         path: The file, for error messages.
 
     Returns:
-        The tensors of a ConvNeXt V2 that computes the same, with GRN at zero. What is missing stays
+        The tensors of a ConvNeXt V2 that computes the same, with GRN at zero. Missing tensors stay
         missing.
 
     Raises:
@@ -108,7 +108,7 @@ def fold_layer_scale(
         weight, bias = (tensors.get(f"{block}pwconv2.{name}") for name in ("weight", "bias"))
         scale = folded.pop(f"{block}gamma", None)
         if weight is None or bias is None or weight.dim() != 2:
-            continue  # the check of the whole network names it
+            continue  # the check of the whole network reports it
         if scale is not None:
             if not scale.shape == bias.shape == weight.shape[:1]:
                 raise CheckpointError(
@@ -172,12 +172,12 @@ def fit_block(
 ) -> Fitted:
     """Give an encoder's tensors the form of block that a model has.
 
-    Only a GRN that is not zero cannot be carried over to a form without GRN. It is left out then,
-    and the outputs differ.
+    A GRN that is not zero has no equivalent in a form without GRN. It is left out then, and the
+    outputs differ. All other conversions preserve the outputs.
 
     Args:
         tensors: The tensors of an encoder by canonical name.
-        block: The form that is wanted, one of `model.layers.BLOCKS`.
+        block: The desired form, one of `model.layers.BLOCKS`.
         depths: The number of blocks in each stage.
         path: The file, for error messages.
 

@@ -401,7 +401,7 @@ def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
 ) -> None:
     opened = open_weights(dense_weights["places"])
     save_weights(tmp_path / "w", opened.tensors, replace(opened.description, preprocessing={}))
-    with pytest.raises(CheckpointError, match="does not say how its images are prepared"):
+    with pytest.raises(CheckpointError, match="does not state the preprocessing of its images"):
         export(tmp_path / "w" / WEIGHTS, dynamic_size=dynamic_size, out=tmp_path / "made")
     assert not (tmp_path / "made").exists()
 

@@ -130,7 +130,7 @@ def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
 ) -> None:
     opened = open_weights(save_dense(make(), tmp_path))
     silent = replace(opened, description=replace(opened.description, preprocessing={}))
-    with pytest.raises(CheckpointError, match="does not say how its images are prepared. Write"):
+    with pytest.raises(CheckpointError, match="does not state the preprocessing of its images"):
         open_it(silent)
 
 

@@ -52,7 +52,7 @@ def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
         tmp_path / "ours", model.state_dict(), Description("classifier", "custom", model.arguments)
     )
     assert main(["predict", str(tmp_path / "ours"), str(photos / "val")]) == 2
-    assert "does not say how its images are prepared" in capsys.readouterr().err
+    assert "does not state the preprocessing of its images" in capsys.readouterr().err
 
 
 def test_convert_and_inspect_from_the_command_line(

@@ -168,7 +168,7 @@ def test_classes_of_one_name_stay_apart_in_label2id(tmp_path: Path) -> None:
         random_model(), tmp_path / "ours", class_names=["crane", "owl", "crane", "a", "b"]
     )
     lines = convert_weights(weights, "transformers", tmp_path / "hf")
-    assert "same name" in lines[0]
+    assert "share a name" in lines[0]
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config["label2id"] == {"crane (0)": 0, "owl": 1, "crane (2)": 2, "a": 3, "b": 4}
 

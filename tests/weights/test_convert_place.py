@@ -27,7 +27,7 @@ def test_wrong_targets_are_refused(target: str, out: str, match: str, tmp_path: 
     weights = save(random_model(), tmp_path / "ours")
     with pytest.raises(CheckpointError, match=match):
         convert_weights(weights, target, tmp_path / out)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         convert_weights(weights, "timm", tmp_path / "ours")
     small = save(random_model(stem_stride=2), tmp_path / "small")
     with pytest.raises(CheckpointError, match="stem_stride = 2"):

@@ -56,7 +56,7 @@ def test_any_other_activation_is_refused(activation: object, tmp_path: Path) -> 
 
 def test_what_timms_arguments_change_otherwise_is_refused(tmp_path: Path) -> None:
     convert_weights(save(random_model(), tmp_path / "ours"), "timm", tmp_path / "timm")
-    with pytest.raises(CheckpointError, match="output_stride = 16, only"):
+    with pytest.raises(CheckpointError, match="output_stride = 16, but only"):
         open_weights(change(tmp_path / "timm", "config.json", model_args={"output_stride": 16}))
     arguments = {"norm_eps": 1e-5, "output_stride": 32}
     told = open_weights(change(tmp_path / "timm", "config.json", model_args=arguments))
@@ -68,8 +68,8 @@ def test_a_configuration_that_contradicts_the_tensors_is_told(tmp_path: Path) ->
     assert not [note for note in open_weights(tmp_path / "hf").notes if "tensors" in note]
     wrong = {"hidden_sizes": [8, 16, 24, 999], "model_type": "convnext"}
     told = " ".join(open_weights(change(tmp_path / "hf", "config.json", **wrong)).notes)
-    assert "hidden_sizes = [8, 16, 24, 999], and the tensors are of" in told
-    assert "model_type = 'convnext', and the tensors are of convnextv2" in told
+    assert "hidden_sizes = [8, 16, 24, 999], but the tensors are of" in told
+    assert "model_type = 'convnext', but the tensors are of convnextv2" in told
 
 
 @pytest.mark.parametrize("eps", ["abc", None, -1, True, [1]])
@@ -171,7 +171,7 @@ def test_another_pooling_of_timm_is_refused(pool: str, right: bool, tmp_path: Pa
             )
     else:
         with pytest.raises(
-            CheckpointError, match=f"global_pool = '{pool}', only avg can be built here"
+            CheckpointError, match=f"global_pool = '{pool}', but only avg can be built here"
         ):
             open_weights(tmp_path / "hf")
 
@@ -218,7 +218,7 @@ def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> Non
         True,
     ] and len(notes) == 2
     notes = open_weights(change(tmp_path / "transformers", "config.json", window=7)).notes
-    assert notes == ["config.json: 'window' = 7 is not known here, and left out."]
+    assert notes == ["config.json: 'window' = 7 is not known here, and is ignored."]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"preprocessing": HOW | {"std": [0.2] * 5}}, "its std has 5 numbers for 3 channels"),
         (
             {"preprocessing": HOW | {"channels": 1, "mean": [0.5], "std": [0.2]}},
-            "a network of 3 channels for images of 1",
+            "a network for 3 channels, but preprocessing for 1",
         ),
         ({"preprocessing": HOW | {"value_range": [1.0]}}, "preprocessing.value_range"),
         ({"preprocessing": HOW | {"value_range": [3.0, 2.0]}}, "expected two numbers, low < high"),

@@ -24,7 +24,7 @@ def test_drift_is_measured_and_must_be_allowed(tmp_path: Path) -> None:
     weights = save(random_model(gelu="tanh"), tmp_path / "ours")
     with pytest.raises(
         CheckpointError,
-        match=r"gelu exact, not tanh: logits differ by up to .*e-0[2-5]\. Give --allow-drift",
+        match=r"gelu exact, not tanh: logits differ by up to .*e-0[2-5]\. Pass --allow-drift",
     ):
         convert_weights(weights, "official", tmp_path / "o.pt")
     assert not (tmp_path / "o.pt").exists()
@@ -82,7 +82,7 @@ def test_a_drift_below_the_rounding_of_float32_is_a_note(tmp_path: Path) -> None
     lines = convert_weights(weights, "timm", tmp_path / "t.safetensors")
     said = (
         r"norm_eps 1e-06, not 1.000001e-06: logits differ by up to (.*), "
-        r"less than by float32's rounding \((.*)\)"
+        r"no more than by float32's rounding \((.*)\)"
     )
     found = re.search(said, lines[0])
     assert found, lines
@@ -95,7 +95,7 @@ def test_a_drift_below_the_rounding_of_float32_is_a_note(tmp_path: Path) -> None
     drift, rounding = float(found[1]), float(found[2])
     assert difference(logits(theirs.eval(), images), exact) == pytest.approx(drift, rel=0.1)
     assert drift < rounding < 1e-4 * float(exact.abs().max())
-    with pytest.raises(CheckpointError, match="Give --allow-drift"):
+    with pytest.raises(CheckpointError, match="Pass --allow-drift"):
         convert_weights(
             save(random_model(norm_eps=1e-3), tmp_path / "far"),
             "timm",

@@ -149,7 +149,7 @@ def test_grn_learns_from_the_first_step_on(tmp_path: Path) -> None:
     ("licence", "said"),
     [
         ("apache-2.0", "its model card says apache-2.0."),
-        ("other\nlicense_name: dinov3-license", "allows commercial use, and the agreement"),
+        ("other\nlicense_name: dinov3-license", "allows commercial use, but the agreement"),
         ("CC-BY-NC-4.0", "no commercial use"),
         ("other\nlicense_name: fair-noncommercial-research-license", "no commercial use"),
     ],
