@@ -1,4 +1,4 @@
-"""The network: layers, ConvNeXt V2, the visible-tiles layout and FCMAE.
+"""The networks: ConvNeXt V2 and its layers, FCMAE on visible tiles, segmentors and detectors.
 
-It imports torch, the native kernels and our errors, and nothing else of ours.
+From the rest of this package, it imports only the kernels, the errors and the limits in `sizes`.
 """

@@ -8,8 +8,8 @@ The network consists of the layers in `model.layers`:
 - the mean over all positions, a layer norm, and a linear head
 - initial weights: normal with a standard deviation of 0.02; biases and GRN are 0
 
-Tensors are named as in the official dense checkpoints. Images and feature maps are (N, C, H, W) in
-public; inside they are channels-last.
+Tensors are named as in the official dense checkpoints. Public functions take and return images and
+feature maps as (N, C, H, W), unless they say otherwise; internally, they are channels-last.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from convnextv2.model.layers import (
 from convnextv2.model.tiles import Tiles
 from convnextv2.sizes import MAX_BLOCKS, MAX_CHANNELS, MAX_CLASSES, MAX_WIDTH
 
-# Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge; these are
-# sizes of the first ConvNeXt (arXiv 2201.03545), whose public weights are starts for a V2 too.
-# A size that timm builds from 1 x 1 convolutions also belongs to `weights.names.CONV_MLP`, one that
-# timm does not have to `weights.configurations`, and each to the help of `model` in
-# `recipe.groups.model`.
+# Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge: these two
+# are sizes of the first ConvNeXt (arXiv 2201.03545), whose public weights can initialise a V2 too.
+# Every size must also be named in the help of `model` in `recipe.groups.model`. A size that timm
+# builds from 1 x 1 convolutions must be added to `weights.names.CONV_MLP`, and one that timm does
+# not have to `weights.configurations`.
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -55,8 +55,8 @@ SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = 
 }
 
 _LEFT_OUT = {"inner_eps": 1e-6, "block": "v2"}
-"""Arguments that older versions do not know. They are not written into files if they have these
-values, so that those versions can read them."""
+"""Arguments that older versions do not know. If they have these values, they are not written to
+files, so that those versions can read the files."""
 
 _CHOICES: dict[str, tuple[str | int, ...]] = {
     "stem_stride": (4, 2, 1),
@@ -73,12 +73,12 @@ class ConvNeXtV2(nn.Module):
         depths: Blocks of each stage, four numbers.
         dims: Channels of each stage, four numbers.
         in_channels: Channels of the images.
-        num_classes: Rows of the head. 0 for pooled features (final norm, no head), None for the
+        num_classes: Rows of the head; 0 for pooled features (final norm, no head), None for the
             bare encoder (neither).
         stem_stride: 4 for photographs; 2 or 1 let small images keep their positions. The total
             stride is 8 times that.
-        drop_path_rate: Stochastic depth of the last block. The rates grow linearly from 0 over all
-            blocks.
+        drop_path_rate: The rate of stochastic depth in the last block. The rates of the blocks
+            increase linearly from 0.
         head_init_scale: Factor on the head's initial weights.
         block: "v2"; "v2_without_grn"; or "v1", the block of the first ConvNeXt with its layer
             scale. See `Block`.
@@ -91,7 +91,7 @@ class ConvNeXtV2(nn.Module):
             activations.
 
     Raises:
-        ConvNeXtV2Error: An argument has a value that no network has.
+        ConvNeXtV2Error: An argument has an invalid value.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ConvNeXtV2(nn.Module):
         training = {"drop_path_rate": drop_path_rate, "head_init_scale": head_init_scale}
         _check_arguments(arguments | training)
         arguments = {name: _plain(value) for name, value in arguments.items()}
-        # The arguments that a weights file needs to build this network again.
+        # The arguments that a weights file needs to rebuild this network.
         self.arguments = {
             name: value
             for name, value in arguments.items()
@@ -164,18 +164,18 @@ class ConvNeXtV2(nn.Module):
         self.projection: nn.Module | None = None
 
     def forward(self, images: Tensor, *, projected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Compute the logits, or what the network ends with.
+        """Compute the logits, or the features of a network without a head.
 
-        Rows and columns of an image that do not fill a stride are ignored, as by the official code.
+        Rows and columns of an image that do not fill a stride are ignored, as in the official code.
 
         Args:
-            images: (N, C, H, W), normalised, with H and W from the total stride up.
+            images: (N, C, H, W), normalised. H and W are at least the total stride.
             projected: Whether to return the projection of the pooled features too.
 
         Returns:
             Logits (N, num_classes). Pooled features (N, dims[3]) if there is no head. The last
-            feature map (N, dims[3], h, w) if there is no norm either. With `projected`, the first
-            or second of these and the projection.
+            feature map (N, dims[3], h, w) if there is no norm either. With `projected`, the logits
+            or pooled features, and the projection.
 
         Raises:
             ConvNeXtV2Error: The images are too small, have another number of channels, or are not
@@ -208,7 +208,7 @@ class ConvNeXtV2(nn.Module):
         """Compute the outputs of the four stages.
 
         Args:
-            images: (N, C, H, W), normalised, with H and W from the total stride up.
+            images: (N, C, H, W), normalised. H and W are at least the total stride.
 
         Returns:
             For stage i, (N, dims[i], H // stride, W // stride) with a stride of stem_stride * 2^i.
@@ -222,12 +222,12 @@ class ConvNeXtV2(nn.Module):
         """Compute the last stage's output, channels-last.
 
         Args:
-            images: (N, C, H, W), normalised, with H and W from the total stride up.
-            visible: Tiles whose side is k times the total stride; None for the whole images. What
-                is masked is never read.
+            images: (N, C, H, W), normalised. H and W are at least the total stride.
+            visible: Tiles whose side is k times the total stride; None for the whole images.
+                Masked tiles are never read.
 
         Returns:
-            (N, h, w, dims[3]), or (N, V, k, k, dims[3]) of the visible tiles.
+            (N, h, w, dims[3]), or (N, V, k, k, dims[3]) for the visible tiles.
 
         Raises:
             ConvNeXtV2Error: The images are too small, or have another number of channels.
@@ -304,13 +304,13 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def _is_count(value: Any, most: int) -> bool:
     try:
-        return 1 <= operator.index(value) <= most  # NumPy's integers are whole numbers, too
+        return 1 <= operator.index(value) <= most  # NumPy's integers are accepted, too
     except TypeError:
         return False
 
 
 def _plain(value: Any) -> Any:
-    """Return Python's numbers in place of NumPy's, which JSON does not know."""
+    """Return Python's numbers in place of NumPy's, which cannot be written as JSON."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value.item() if hasattr(value, "item") else value

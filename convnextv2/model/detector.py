@@ -1,10 +1,10 @@
 """Detection and instance segmentation: Faster and Mask R-CNN on the pyramid of a ConvNeXt V2.
 
-The parts are torchvision's. What differs from its `MaskRCNN` follows MMDetection, with which the
-paper trained: plain L1 losses for boxes, at most 1000 proposals for training, and linear soft-NMS
-as an option. Images come normalised and in the size that the network is to see; nothing is
-normalised or resized here. What derives from torchvision is in `detector_parts`, which is imported
-when a detector is built: whoever only asks whether a network is one need not wait for torchvision.
+The parts are torchvision's. Differences from its `MaskRCNN` follow MMDetection, which the paper
+used: plain L1 losses for boxes, at most 1000 proposals for training, and linear soft-NMS as an
+option. Images must already be normalised and resized. Subclasses of torchvision's classes are in
+`detector_parts`, which is imported only when a detector is built: code that only checks whether a
+network is a detector need not wait for torchvision.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from convnextv2.sizes import MAX_ANCHOR_SCALE, MAX_REGIONS, MAX_WIDTH
 
 
 class Detector(nn.Module):
-    """Finds objects: a box, a class and, if asked for, a mask for each.
+    """Finds objects: a box, a class and optionally a mask for each.
 
     Args:
         encoder: A network that was built with `num_classes=None`.
         num_classes: The number of classes, without the background.
-        masks: Whether masks are learned.
+        masks: Whether there is a mask head.
         fpn_channels: Channels of the feature pyramid network and of the mask head.
-        finest_stride: The stride of the finest level that objects are looked for on: that of the
+        finest_stride: The stride of the finest level on which objects are detected: that of the
             first stage, or twice as much, which suits large objects and takes a third of the time.
-        anchor_scale: The side of a level's anchors over its stride.
+        anchor_scale: The side of a level's anchors divided by the stride of the level.
         box_dim: The width of the two layers of the box head.
         proposals: The number of proposals after non-maximum suppression.
         rois: The number of proposals that the box head is trained on in each image.
@@ -40,8 +40,8 @@ class Detector(nn.Module):
         soft: Whether linear soft-NMS takes the place of non-maximum suppression.
 
     Raises:
-        ValueError: An argument after the classes has a value that no detector has. They may come
-            from a file that anyone has written.
+        ValueError: A keyword argument has an invalid value. They are checked because they may come
+            from an untrusted file.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Detector(nn.Module):
         soft: bool = False,
     ) -> None:
         super().__init__()
-        # The arguments that a weights file needs to build this network again.
+        # The arguments that a weights file needs to rebuild this network.
         self.arguments: dict[str, Any] = encoder.arguments | {"num_classes": num_classes}
         self.head_arguments: dict[str, Any] = {
             "masks": masks,
@@ -106,7 +106,7 @@ class Detector(nn.Module):
 
     @property
     def class_tensors(self) -> dict[str, tuple[int, int]]:
-        """The tensors with rows for each class: rows of the background, and of each class."""
+        """The tensors with rows for classes: their rows for the background, and for each class."""
         heads = {"box_predictor.cls_score": (1, 1), "box_predictor.bbox_pred": (4, 4)}
         if self.has_masks:
             heads["mask_predictor.mask_fcn_logits"] = (1, 1)
@@ -131,9 +131,9 @@ class Detector(nn.Module):
             images: (N, C, H, W), normalised, with sides that are multiples of the total stride.
             sizes: Height and width of the part of each image that is not padding.
             targets: The objects of each image; only for training.
-            threshold: Objects with a lower score are not reported, and their masks not computed.
-                The score threshold of the network holds as well. Not for training.
-            masks: Whether masks are computed, if the network has learned them. Not for training.
+            threshold: Objects with a lower score are not reported, and their masks are not
+                computed. The score threshold of the network also applies. Not used in training.
+            masks: Whether to compute masks, if the network has a mask head. Not used in training.
 
         Returns:
             In training, the losses by torchvision's names: loss_objectness, loss_rpn_box_reg,
@@ -158,15 +158,15 @@ class Detector(nn.Module):
         return [{**each, "labels": each["labels"] - 1} for each in found]
 
     def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Compute the maps of the feature pyramid network, float32, the finest first."""
+        """Compute the maps of the feature pyramid network in float32, the finest first."""
         maps = self.pyramid(images)[self._first :]
         levels = self.fpn(OrderedDict(zip(self.levels, maps, strict=True)))
         return OrderedDict((name, level.float()) for name, level in levels.items())
 
     def trial(self, images: Tensor) -> Tensor:
-        """Run every layer on as much as a training step takes, without looking at any value.
+        """Run every layer on as much data as in a training step, without reading any value.
 
-        The memory of a step can thus be counted on the meta device.
+        This way, the memory of a step can be counted on the meta device.
 
         Args:
             images: (N, C, H, W).
@@ -192,7 +192,7 @@ class Detector(nn.Module):
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    """Check the arguments of a detector; see there."""
+    """Raise ValueError if an argument of a `Detector` has an invalid value."""
     for name, value in arguments.items():
         if name in ("masks", "soft"):
             is_right, expected = isinstance(value, bool), "true or false"

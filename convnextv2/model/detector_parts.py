@@ -35,8 +35,8 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no type
     other on the coarsest level.
 
     Args:
-        strides: Pixels for each position of the levels.
-        scale: The side of an anchor over the stride of its level.
+        strides: Pixels per position of each level.
+        scale: The side of an anchor divided by the stride of its level.
     """
 
     def __init__(self, strides: Sequence[int], scale: float) -> None:
@@ -55,15 +55,15 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no type
 
 
 def region_pool(levels: list[str], strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
-    """Build what cuts regions out of the maps.
+    """Build the layer that crops regions from the maps.
 
     torchvision guesses the scales of the maps from the first images that it sees, and is wrong if
-    these are small pictures on a large canvas. Here they are stated.
+    these are small pictures on a large canvas. Here the scales are given.
 
     Args:
         levels: The names of the maps, the finest first.
-        strides: Pixels for each position of these.
-        side: The side of what is cut out.
+        strides: Pixels per position of each map.
+        side: The side of a crop, in positions.
     """
     pool = MultiScaleRoIAlign(levels, output_size=side, sampling_ratio=2)
     pool.scales = [1 / stride for stride in strides]
@@ -73,7 +73,7 @@ def region_pool(levels: list[str], strides: Sequence[int], side: int) -> MultiSc
 
 
 class FloatRPNHead(RPNHead):  # type: ignore[misc]
-    """torchvision's head, whose results are float32 in every precision, as boxes need it."""
+    """torchvision's head, with float32 results in every precision, since boxes need them."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Compute logits and shifts of the anchors of each level."""
@@ -82,7 +82,7 @@ class FloatRPNHead(RPNHead):  # type: ignore[misc]
 
 
 class FloatPredictor(FastRCNNPredictor):  # type: ignore[misc]
-    """torchvision's predictor, whose results are float32 in every precision."""
+    """torchvision's predictor, with float32 results in every precision."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and shifts of the classes."""
@@ -91,7 +91,7 @@ class FloatPredictor(FastRCNNPredictor):  # type: ignore[misc]
 
 
 class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's RPN with plain L1, and with a bounded memory for images of many objects."""
+    """torchvision's RPN with plain L1, and with bounded memory for images with many objects."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
@@ -99,8 +99,8 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
         """Assign an object or the background to each anchor; see torchvision's method.
 
         Returns:
-            For each image, float32 (A,) of 1 for objects, 0 for background and -1 for neither, and
-            float32 (A, 4), the box that an anchor is to become.
+            For each image, float32 (A,) with 1 for objects, 0 for background and -1 for neither,
+            and float32 (A, 4), the target box of each anchor.
         """
         labels, boxes = [], []
         for each, target in zip(anchors, targets, strict=True):
@@ -142,14 +142,14 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
 def match_anchors(truth: Tensor, anchors: Tensor, *, high: float, low: float) -> Tensor:
     """Match anchors with objects as torchvision's `Matcher` does, a few objects at a time.
 
-    An anchor belongs to the object with which its IoU is largest, if that is at least `high`. The
-    best anchors of each object belong to theirs in any case.
+    An anchor is matched with the object with which its IoU is largest. This IoU must be at least
+    `high`, unless the anchor has the largest IoU of all anchors with some object.
 
     Args:
         truth: float32 (n, 4), n > 0.
         anchors: float32 (A, 4).
-        high: From this IoU on, an anchor is an object.
-        low: Below this IoU, an anchor is background.
+        high: The IoU from which an anchor counts as an object.
+        low: The IoU below which an anchor counts as background.
 
     Returns:
         int64 (A,): the object, -1 for background and -2 for neither.
@@ -183,7 +183,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
     soft: bool = False
 
     def check_targets(self, targets: Targets | None) -> None:
-        """Check nothing: the masks of these targets have other names."""
+        """Check nothing: the masks of these targets have other names than torchvision's."""
 
     def forward(
         self,
@@ -203,7 +203,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
         )
         found = []
         for box, score, label in zip(*every, strict=True):
-            kept = score.double() >= threshold  # as whoever reads the scores would compare
+            kept = score.double() >= threshold  # in float64, as a reader of the scores compares
             found.append({"boxes": box[kept], "labels": label[kept], "scores": score[kept]})
         if masks and self.has_mask():
             logits = self._masks(features, [each["boxes"] for each in found], image_shapes)
@@ -265,7 +265,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Choose what is reported.
+        """Choose the detections to report.
 
         Returns:
             The boxes, scores and labels of each image, the best first.
@@ -311,7 +311,7 @@ def _mask_loss(
         targets: The objects of each image.
     """
     if not len(labels):
-        return logits.sum() * 0  # the mask head takes part in every step, as all ranks expect
+        return logits.sum() * 0  # all ranks expect gradients of the mask head in every step
     with full_precision(logits.device):
         wanted = [
             resample(target["mask_pixels"], target["mask_places"], box, each, logits.shape[-1])
@@ -358,8 +358,8 @@ def build_heads(
     """Build the heads for boxes and classes.
 
     Args:
-        levels: The names of the maps that regions are cut out of, the finest first.
-        strides: Pixels for each position of these.
+        levels: The names of the maps that regions are cropped from, the finest first.
+        strides: Pixels per position of each map.
         fpn_channels: Channels of the maps.
         num_classes: The number of classes, without the background.
         box_dim: The width of the two layers of the box head.

@@ -1,9 +1,9 @@
 """FCMAE, the fully convolutional masked autoencoder: masks, target, decoder and loss.
 
-It is described in section 3 of arXiv 2301.00808. It differs from the official PyTorch code on
-purpose: GRN runs over the visible positions of each image (there: of the whole batch), every
-initial weight has a standard deviation of 0.02 (there: 1.0 for most), and images may have any size
-and number of channels (docs/decisions/0001). Tensors are named as in the official pre-training
+It is described in section 3 of arXiv 2301.00808. It deliberately differs from the official PyTorch
+code: GRN runs over the visible positions of each image (there: of the whole batch), every initial
+weight has a standard deviation of 0.02 (there: 1.0 for most), and images may have any size and
+number of channels (docs/decisions/0001). Tensors are named as in the official pre-training
 checkpoints.
 """
 
@@ -22,12 +22,12 @@ from convnextv2.model.tiles import Tiles, fold, unfold
 def visible_count(tiles: int, mask_ratio: float) -> int:
     """Count the tiles that stay visible.
 
-    As in the official code, they are int(tiles * (1 - mask_ratio)). But at least one is visible,
-    and unless the ratio is 0 at least one is masked.
+    As in the official code, the number is int(tiles * (1 - mask_ratio)). However, at least one tile
+    is visible, and at least one is masked unless the ratio is 0.
 
     Args:
-        tiles: Tiles of an image.
-        mask_ratio: Share of them to mask, from 0 to 1.
+        tiles: The number of tiles in an image.
+        mask_ratio: The share of the tiles to mask, from 0 to 1.
 
     Returns:
         The number of visible tiles.
@@ -43,7 +43,7 @@ def draw_masks(
     """Choose visible tiles at random for each image.
 
     Args:
-        n: Images.
+        n: The number of images.
         grid: Rows and columns of tiles in an image.
         mask_ratio: Share of the tiles to mask, from 0 to 1.
         generator: A generator on the CPU, so that one seed gives one mask on every device.
@@ -63,7 +63,7 @@ def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> Tensor:
 
     Args:
         pixels: (..., D), one row for each tile.
-        eps: What is added to the variance.
+        eps: Added to the variance.
 
     Returns:
         (..., D), in the same dtype.
@@ -83,13 +83,14 @@ class FCMAE(nn.Module):
         tile: Side in px of the square that is seen or hidden as a whole, a multiple of the
             encoder's total stride; None for that stride. In a larger tile, each cell of total
             stride x total stride is predicted and normalised by itself (docs/decisions/0002).
-        norm_target: Compare with the normalised pixels of each cell, as is the official default.
+        norm_target: Whether the pixels of each cell are normalised before they are compared, as is
+            the official default.
         decoder_dim: Channels of the decoder.
         decoder_depth: Blocks of the decoder.
 
     Raises:
         ConvNeXtV2Error: The encoder has a final norm, `tile` is not a multiple of the total stride,
-            or a number of the decoder is below 1.
+            or `decoder_dim` or `decoder_depth` is below 1.
     """
 
     def __init__(
@@ -136,8 +137,8 @@ class FCMAE(nn.Module):
         for module in (self.proj, self.decoder, self.pred):
             module.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
-        # Distillation puts two layers here that map to a teacher's features: "visible" those of the
-        # encoder, and "masked" those of the decoder.
+        # Distillation puts two layers here that predict a teacher's features: "visible" from the
+        # output of the encoder, and "masked" from that of the decoder.
         self.projection: nn.ModuleDict | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -148,7 +149,7 @@ class FCMAE(nn.Module):
             width: Width of the image in px.
 
         Raises:
-            ConvNeXtV2Error: Whole tiles do not fill the image, or there are fewer than two.
+            ConvNeXtV2Error: The image does not consist of whole tiles, or of fewer than two.
         """
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
@@ -167,14 +168,15 @@ class FCMAE(nn.Module):
             images: (N, C, H, W), normalised.
             visible: int64 (N, V), the tiles that the encoder sees, from `draw_masks`.
             masked: int64 (N, L - V), the tiles that are predicted.
-            projected: Whether to return what the model predicts of a teacher's features too.
+            projected: Whether to return the prediction of a teacher's features too.
 
         Returns:
-            A float32 scalar. With `projected`, also the predicted features of the visible tiles and
-            then of the masked ones, (N, L, k, k, width).
+            A float32 scalar. With `projected`, also the predicted features, (N, L, k, k, width), of
+            the visible tiles and then of the masked ones.
 
         Raises:
-            ConvNeXtV2Error: Nothing is masked, or the images are not two or more whole tiles.
+            ConvNeXtV2Error: Nothing is masked, or the images do not consist of two or more whole
+                tiles.
         """
         if masked.shape[1] == 0:
             raise ConvNeXtV2Error(
@@ -197,7 +199,7 @@ class FCMAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Replace the masked tiles of images by what the model predicts from the visible ones.
+        """Replace the masked tiles of images by the model's predictions from the visible ones.
 
         With `norm_target`, the mean and deviation of each cell are taken from the original image,
         because the model does not predict them.

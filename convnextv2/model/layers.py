@@ -1,8 +1,8 @@
 """The layers of ConvNeXt V2 (arXiv 2301.00808). Activations are channels-last, (..., C).
 
 Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the
-depthwise convolution must be told which: `canvas` is None for a dense image. GRN sees it from the
-shape, because its statistics run over all axes between image and channel.
+depthwise convolution needs to know which: `canvas` is None for a dense image. The statistics of GRN
+run over all axes between image and channel in either case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convnextv2.model.tiles import Canvas, fold
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which statistics of `dtype` are taken, which is at least float32.
 
-    In float16, the sum of squares over 56 x 56 positions overflows from a channel RMS of 4.6 on.
+    In float16, the sum of squares over 56 x 56 positions overflows if a channel's RMS reaches 4.6.
     """
     return torch.promote_types(dtype, torch.float32)
 
@@ -53,7 +53,7 @@ class LayerNorm(nn.Module):
 
     Args:
         dim: Channels.
-        eps: What is added to the variance before the root.
+        eps: Added to the variance before the square root is taken.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
@@ -80,9 +80,9 @@ class GlobalResponseNorm(nn.Module):
     Args:
         dim: Channels.
         scope: "image" takes the norm over the positions of one image, as the paper and the official
-            dense code do. "batch" takes it over those of all images, as the official sparse code
-            does (facebookresearch/ConvNeXt-V2 issue 86).
-        eps: What is added to the mean norm before the division.
+            dense code do. "batch" takes it over the positions of all images, as the official sparse
+            code does (facebookresearch/ConvNeXt-V2 issue 86).
+        eps: Added to the mean norm before the division.
     """
 
     def __init__(self, dim: int, scope: str = "image", eps: float = 1e-6) -> None:
@@ -94,7 +94,7 @@ class GlobalResponseNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, ..., C) to the same shape and dtype, over the positions that exist."""
+        """Normalise (N, ..., C) to the same shape and dtype, over the given positions."""
         positions = list(range(1 if self.scope == "image" else 0, x.dim() - 1))
         with full_precision(x.device):
             # For a channel that is 0 at every position, vector_norm has gradient 0, while
@@ -128,10 +128,10 @@ class DepthwiseConv(nn.Module):
 
         Args:
             x: (N, H, W, C), or with a canvas (N, V, side, side, C).
-            canvas: Where the tiles lie; None for dense images.
+            canvas: The positions of the tiles; None for dense images.
 
         Returns:
-            x's shape.
+            The result, in x's shape.
         """
         channels, _, kernel_size, _ = self.weight.shape
         if kernel_size == 7 and are_used_for(x):
@@ -157,8 +157,8 @@ class DepthwiseConv(nn.Module):
 class PatchConv(nn.Module):
     """Convolution whose kernel equals its stride; weight (O, I, stride, stride), bias (O,).
 
-    It is computed as a linear layer on folded positions. It reads inside one patch only, so it
-    needs no mask. A kernel larger than its stride would leak masked pixels.
+    It is computed as a linear layer on folded positions. Each output depends on one patch only, so
+    no mask is needed. A kernel larger than its stride would leak masked pixels.
 
     Args:
         in_channels: I.
@@ -178,7 +178,7 @@ class PatchConv(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drop the branch of some images and enlarge the others.
+    """Stochastic depth: in training, drop the branch of some images and scale up the others.
 
     Args:
         rate: The probability that an image's branch is dropped. The others are divided by 1 - rate.
@@ -201,18 +201,18 @@ class DropPath(nn.Module):
 
 
 BLOCKS = ("v2", "v2_without_grn", "v1")
-"""The forms of `Block`. They also stand in `recipe.groups.model` and `weights.description`."""
+"""The forms of `Block`, also listed in `recipe.groups.model` and `weights.description`."""
 
 
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x))))).
 
-    GELU and the GRN after it are computed in `kernels.functional.mlp`. The forms of GELU also stand
-    in `model.convnext`, `recipe.groups.model` and `weights.description`.
+    GELU and the GRN after it are computed in `kernels.functional.mlp`. The forms of GELU are also
+    listed in `model.convnext`, `recipe.groups.model` and `weights.description`.
 
-    Two older forms are there for comparison. Without GRN the block is x + DropPath(W2 GELU(W1
+    Two older forms are available for comparison. Without GRN, the block is x + DropPath(W2 GELU(W1
     LN(D7(x)))). That of the first ConvNeXt multiplies this branch by a layer scale, one trained
-    number for each channel, which starts at 1e-6 (arXiv 2201.03545, section 2.6 and appendix A.1).
+    number per channel, which starts at 1e-6 (arXiv 2201.03545, section 2.6 and appendix A.1).
 
     Args:
         dim: Channels.
@@ -246,13 +246,13 @@ class Block(nn.Module):
         self.gelu_form = "none" if gelu == "exact" else "tanh"
 
     def expanded(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the widened features in the middle of the block, for those who look at them.
+        """Compute the widened features in the middle of the block, for inspection.
 
         Args:
             x: Dense (N, H, W, C).
 
         Returns:
-            (N, H, W, 4 C) after GELU, and the same after GRN; twice the first without GRN.
+            (N, H, W, 4 C) after GELU, and the same after GRN. Without GRN, both are the first.
         """
         y = F.gelu(self.pwconv1(self.norm(self.dwconv(x))), approximate=self.gelu_form)
         return y, y if self.grn is None else self.grn(y)
@@ -264,12 +264,12 @@ class Block(nn.Module):
 
         Args:
             x: (N, H, W, C), or with a canvas (N, V, side, side, C).
-            canvas: Where the tiles of x lie; None if x is dense.
-            wanted: The tiles of a dense x that are asked for; None for all of x. No layer after GRN
-                looks at any other position.
+            canvas: The positions of the tiles of x; None if x is dense.
+            wanted: The tiles of a dense x to return; None for all of x. The layers after GRN
+                process no other position.
 
         Returns:
-            x's shape, or (N, V, side, side, C) of the tiles that are wanted.
+            The result in x's shape, or (N, V, side, side, C) for the wanted tiles.
         """
         y = self.norm(self.dwconv(x, canvas))
         pick = None if wanted is None else wanted.pick

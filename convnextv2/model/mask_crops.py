@@ -1,7 +1,7 @@
-"""Masks of objects, each cut to its own box, so that hundreds of objects stay small.
+"""Masks of objects, each cropped to its own box, so that hundreds of objects need little memory.
 
 A stack of whole masks takes n x H x W bytes, and four times that while the loss is computed. The
-cut masks of an image take as much as its objects are large.
+memory of cropped masks depends only on the sizes of the objects.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from torchvision.ops import roi_align
 
 
 def resample(pixels: Tensor, places: Tensor, boxes: Tensor, objects: Tensor, side: int) -> Tensor:
-    """Cut boxes out of masks and resample them.
+    """Crop boxes from masks and resample them.
 
     The result is that of `roi_align` on whole masks.
 
     Args:
-        pixels: uint8 (P,), the cut masks of an image one after another, row by row.
+        pixels: uint8 (P,), the cropped masks of an image one after another, row by row.
         places: int64 (n, 5) on the CPU: where each mask begins in `pixels`, then y, x, height and
             width of its place in the image. A mask must be surrounded by two rows and columns of
             zeros, except at the edges of the image.
         boxes: float32 (m, 4), x0, y0, x1, y1 in the image.
-        objects: int64 (m,), the object whose mask each box is cut out of.
+        objects: int64 (m,), the object whose mask each box is cropped from.
         side: The side of the result.
 
     Returns:

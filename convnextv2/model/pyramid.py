@@ -1,4 +1,4 @@
-"""The pyramid: four feature maps of an image, for networks that answer for every place in it."""
+"""The pyramid: four feature maps of an image, for dense prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _IN_ENCODER = re.compile(r"(?:\w+\.)*?encoder\.")
 
 
 def name_in_encoder(name: str) -> str:
-    """Return the name that a parameter has in the encoder.
+    """Return the name of a parameter within the encoder.
 
     Args:
         name: The parameter's name in a network around an encoder, such as a `Pyramid`, an `FCMAE`
@@ -28,8 +28,8 @@ def name_in_encoder(name: str) -> str:
 class Pyramid(nn.Module):
     """The outputs of an encoder's four stages, each with a layer norm of its own.
 
-    These norms are new: the final norm of a classifier has learned the statistics of pooled
-    features, which are different ones.
+    These norms start afresh, because the final norm of a classifier has learned the statistics of
+    pooled features, which are different.
 
     Args:
         encoder: A network that was built with `num_classes=None`.
@@ -48,14 +48,14 @@ class Pyramid(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels for each position of the four maps."""
+        """Pixels per position of each of the four maps."""
         return tuple(self.encoder.stem_stride * 2**i for i in range(len(self.dims)))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the four maps.
 
         Args:
-            images: (N, C, H, W), normalised, with H and W from the encoder's total stride up.
+            images: (N, C, H, W), normalised. H and W are at least the encoder's total stride.
 
         Returns:
             For stage i, (N, dims[i], H // strides[i], W // strides[i]), channels-last in memory.

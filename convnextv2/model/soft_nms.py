@@ -17,12 +17,12 @@ def soft_nms(
     """Lower the scores of boxes that overlap with better ones.
 
     The box with the highest score is taken. The score of each other box whose IoU with it is at
-    least `iou_threshold` is multiplied by 1 - IoU. This is repeated with the boxes that are left.
+    least `iou_threshold` is multiplied by 1 - IoU. This is repeated with the remaining boxes.
 
     Args:
         boxes: float (n, 4), x0, y0, x1, y1, of one class.
         scores: float (n,).
-        iou_threshold: The IoU from which on scores become lower.
+        iou_threshold: The IoU from which scores are lowered.
         min_score: Boxes whose score falls below it are dropped.
 
     Returns:

@@ -1,14 +1,14 @@
-"""The visible-tiles layout: masked pre-training without computing what is masked.
+"""The visible-tiles layout: masked pre-training that never computes masked tiles.
 
 An image of (H, W) pixels is a grid of square tiles. The encoder sees V of them, chosen for each
 image, as one compact tensor (N, V, side, side, C); `side` shrinks from the tile's pixels to the
-cells of the last stage. Whatever acts on single positions runs on that tensor as it is. The
+cells of the last stage. Layers that act on single positions run on that tensor directly. The
 depthwise convolution needs neighbours, so it paints the tiles onto a canvas of zeros, convolves,
-and picks the same tiles again. That equals submanifold sparse convolution at visible positions
+and picks the same tiles again. This equals submanifold sparse convolution at visible positions
 (FCMAE, arXiv 2301.00808, section 3).
 
-All shapes follow from (N, V, grid), never from which tiles are visible. So nothing synchronises
-with the device, and one compiled graph serves every mask.
+All shapes follow from (N, V, grid), never from which tiles are visible. Nothing therefore
+synchronises with the device, and one compiled graph serves every mask.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Canvas(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """A selection of tiles of each image, as many in every image.
+    """A selection of tiles from each image, the same number in every image.
 
     Attributes:
-        indices: int64 (N, V), numbered row by row.
+        indices: int64 (N, V). Tiles are numbered row by row.
         grid: Rows and columns of tiles in an image, (gh, gw).
     """
 
@@ -93,7 +93,7 @@ class Tiles(NamedTuple):
         return Canvas(rows, (n, count, side), size, runs)
 
     def cut(self, images: Tensor) -> Tensor:
-        """Cut these tiles out of images, without reading any other.
+        """Cut these tiles out of images, without reading any others.
 
         Args:
             images: (N, C, H, W). The grid divides H and W evenly.

@@ -1,8 +1,8 @@
 """UPerNet (arXiv 1807.10221) on a `Pyramid`: a class for every pixel.
 
-It is the network with which the ConvNeXt papers measure ADE20K: pyramid pooling on the last map,
-a feature pyramid over all four, and in training an auxiliary head on the third. Modules are named
-as in MMSegmentation, except that a norm is called `norm`.
+It is the network that the ConvNeXt papers evaluate on ADE20K: pyramid pooling on the last map, a
+feature pyramid over all four, and in training an auxiliary head on the third. Modules are named as
+in MMSegmentation, except that a norm is called `norm`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convnextv2.model.layers import full_precision
 from convnextv2.model.pyramid import Pyramid
 
 IGNORED = -1
-"""The class index of pixels that teach nothing and are not measured."""
+"""The class index of pixels that are ignored in training and in evaluation."""
 POOL_SCALES = (1, 2, 3, 6)
 """Rows and columns of cells into which pyramid pooling averages the last map."""
 FEWEST_CLASSES = 6
@@ -35,19 +35,19 @@ AUXILIARY_STAGE = 2
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation over a batch of maps, whatever its size.
 
-    On several CUDA ranks in training, the statistics are those of all ranks' images, as in the
-    official recipes. A map of one position from a batch of one image has no variance; it is
-    normalised by the running statistics then, which it leaves as they are.
+    When training on several CUDA ranks, the statistics are those of all ranks' images, as in the
+    official recipes. A map of one position from a batch of one image has no variance. It is
+    normalised with the running statistics, which it does not update.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.register_buffer("num_batches_tracked", None)  # an integer that nothing here reads
+        self.register_buffer("num_batches_tracked", None)  # an integer that is not used here
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) to the same shape."""
         if self._spans_ranks(x):
-            # Not `nn.SyncBatchNorm`, with which DistributedDataParallel refuses to run on a CPU.
+            # Not `nn.SyncBatchNorm`: with it, DistributedDataParallel refuses to run on a CPU.
             found: Tensor = SyncBatchNorm.apply(
                 x, self.weight, self.bias, self.running_mean, self.running_var, self.eps,
                 self.momentum, dist.group.WORLD, dist.get_world_size(),
@@ -74,8 +74,8 @@ def build_norm(kind: str, channels: int) -> nn.Module:
     """Build a norm over maps (N, C, H, W).
 
     Args:
-        kind: "batch", or "group" for statistics of each image by itself, over at most 32 groups of
-            at least four channels. One channel alone has no variance where maps have one position.
+        kind: "batch", or "group" for separate statistics of each image, over at most 32 groups of
+            at least four channels. A single channel has no variance if maps have one position.
         channels: C.
     """
     assert kind in ("batch", "group"), kind
@@ -134,7 +134,7 @@ class CellPool(nn.Module):
     def __init__(self, cells: int) -> None:
         super().__init__()
         self.cells = cells
-        # Set for an export, see `Segmentor.fix_pooling`: ONNX has no such pooling.
+        # Set for an export (see `Segmentor.fix_pooling`), because ONNX has no such pooling.
         self.register_buffer("over_rows", None, persistent=False)
         self.register_buffer("over_columns", None, persistent=False)
 
@@ -146,7 +146,7 @@ class CellPool(nn.Module):
 
 
 def cell_weights(positions: int, cells: int) -> Tensor:
-    """Return the matrix by which `nn.AdaptiveAvgPool2d` averages along one axis.
+    """Return the matrix with which `nn.AdaptiveAvgPool2d` averages along one axis.
 
     Args:
         positions: Length of the axis.
@@ -154,7 +154,7 @@ def cell_weights(positions: int, cells: int) -> Tensor:
 
     Returns:
         float32 (cells, positions). Row i averages the positions from floor(i * positions / cells)
-        up to ceil((i + 1) * positions / cells), without that one.
+        up to but excluding ceil((i + 1) * positions / cells).
     """
     weights = torch.zeros(cells, positions)
     for i in range(cells):
@@ -275,8 +275,8 @@ class Segmentor(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        # The arguments that a weights file needs to build this network again. The number of classes
-        # is stored as for a classifier, so that one check serves both.
+        # The arguments that a weights file needs to rebuild this network. The number of classes is
+        # stored as for a classifier, so that one check serves both.
         self.arguments: dict[str, Any] = encoder.arguments | {"num_classes": num_classes}
         self.head_arguments: dict[str, Any] = {
             "channels": channels,
@@ -307,14 +307,14 @@ class Segmentor(nn.Module):
         return self.pyramid.encoder
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
-        """Compute logits at a resolution of one position for each stride of the stem.
+        """Compute logits at the resolution of the first stage.
 
         Args:
             images: (N, C, H, W), normalised.
 
         Returns:
             In evaluation, logits (N, num_classes, H // stem_stride, W // stem_stride). In training,
-            these and the logits of the auxiliary head, or None without one.
+            also the logits of the auxiliary head, or None without one.
 
         Raises:
             ConvNeXtV2Error: The images are too small, or have another number of channels.
@@ -328,11 +328,11 @@ class Segmentor(nn.Module):
         return logits, self.auxiliary_head(maps[AUXILIARY_STAGE])
 
     def fix_pooling(self, height: int, width: int) -> None:
-        """Replace pyramid pooling by the same sums with constant matrices, for an export.
+        """Replace pyramid pooling by equivalent products with constant matrices, for an export.
 
         Args:
-            height: Height of the images, in pixels. No other size is right from then on.
-            width: Their width.
+            height: Height of the images in pixels. Afterwards, other sizes are not supported.
+            width: Width of the images in pixels.
         """
         stride = self.encoder.total_stride
         device = next(self.parameters()).device
@@ -343,13 +343,13 @@ class Segmentor(nn.Module):
 
 
 def pixel_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute the mean cross entropy over all pixels. Ignored ones count as pixels of loss 0.
+    """Compute the mean cross entropy over all pixels. Ignored pixels count with a loss of 0.
 
-    MMSegmentation divides by all pixels, too, ignored ones included (avg_non_ignore=False). Its
-    recipes, learning rates above all, are made for that.
+    MMSegmentation also divides by the number of all pixels, including ignored ones
+    (avg_non_ignore=False). Its recipes, and above all their learning rates, are tuned for this.
 
     Args:
-        logits: (N, K, h, w), at any resolution. They are enlarged to that of the targets.
+        logits: (N, K, h, w), at any resolution. They are resized to that of the targets.
         targets: Integers (N, H, W), class indices or `IGNORED`.
 
     Returns:
@@ -357,7 +357,7 @@ def pixel_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     with full_precision(logits.device):
         logits, targets = logits.float(), targets.long()
-        # The kernel gains by what it does not enlarge.
+        # The kernel saves time by not enlarging logits, so the grid must be coarse.
         coarse = 4 * logits[:, 0].numel() <= targets.numel()
         gains = coarse and logits.shape[1] >= FEWEST_CLASSES
         if gains and logits.device.type == "cpu" and are_used_for(logits):
