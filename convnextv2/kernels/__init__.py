@@ -1,5 +1,5 @@
-"""Faster forms of single operations: in C++ on CPUs, and in Triton on NVIDIA GPUs.
+"""Faster implementations of single operations: in C++ for CPUs, and in Triton for NVIDIA GPUs.
 
-`choice` decides whether they run, `functional` has the layers that use them, and `pixels` the work
-on images. Each is tested against the plain form in `convnextv2.model.layers`, or against Pillow's.
+`choice` decides whether they run, `functional` has the layers that use them, and `pixels` has those
+for images. Each is tested against the plain form in `convnextv2.model.layers`, or against Pillow.
 """

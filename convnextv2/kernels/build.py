@@ -1,10 +1,10 @@
-"""Builds the library from the C++ files of this folder, keeps it, and loads what was kept.
+"""Builds the library from the C++ files in this folder, and caches it.
 
-The name of a kept library has two hashes. The first is of all that it was made from: source,
-flags, compiler and processor. The second is of the file itself. A file that was cut, or replaced,
-no longer has the hash in its name, so it is built again and never loaded: loading it could end the
-process without a word (SIGBUS), or run anything. One rename puts the library and its hash in place
-together, so that processes which build at the same time cannot mix them up.
+The name of a cached library has two hashes. The first is of everything that it was built from:
+sources, flags, compiler and processor. The second is of the file itself. A file that was truncated
+or replaced no longer matches the hash in its name. It is never loaded but built again, because
+loading it could kill the process without a message (SIGBUS), or run arbitrary code. One rename puts
+the library and its hash in place together, so that concurrent builds cannot mix them up.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _DISK = ("No space left on device", "Disk quota exceeded", "Read-only file syste
 
 
 class _FolderError(Exception):
-    """A library cannot be kept in a folder, for a reason that is the folder's."""
+    """A library cannot be kept in a folder, because of the folder itself."""
 
 
 def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | str:
-    """Load the library that was kept, or build it and keep it.
+    """Load the cached library, or build and cache it.
 
-    What is passed over, and what is built again, is said on stderr in one line each.
+    A line on stderr reports each folder that is passed over, and each file that is built again.
 
     Args:
-        disagreement: Says what a library that was just built computes wrongly; "" if nothing.
+        disagreement: Returns what a library that was just built computes wrongly; "" if nothing.
 
     Returns:
         The library, or why there is none.
@@ -67,14 +67,14 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
             try:
                 return _build(words, folder, key, disagreement)
             except _FolderError as error:
-                tell(f"{folder} cannot keep what is built ({error}).")
+                tell(f"the library cannot be kept in {folder} ({error}).")
     except (OSError, subprocess.SubprocessError) as error:
         return f"{compiler} did not build them: {first_line(error)}"
     return f"no folder can keep them: {told[-1].rstrip('.')}"
 
 
 def _key(words: list[str]) -> str:
-    """Return the hash of all that a library is made from."""
+    """Return the hash of everything that a library is built from."""
     version = subprocess.run(
         [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
     ).stdout
@@ -84,13 +84,13 @@ def _key(words: list[str]) -> str:
 
 
 def _load_kept(folder: Path, key: str, say: Callable[[str], None]) -> ctypes.CDLL | None:
-    """Load the library of this key that lies in a folder, if one is as it was built."""
+    """Load the library with this key from a folder, if there is one that is unchanged."""
     for path in sorted(folder.glob(f"native-{key}-*.so")):
         try:
             reason = distrust(path)
             if not reason and path.name == _name(key, path.read_bytes()):
                 return ctypes.CDLL(str(path))
-            reason = reason or f"{path} is not what was built (its SHA-256 differs)"
+            reason = reason or f"{path} has changed since it was built (its SHA-256 differs)"
         except OSError as error:
             reason = f"{path} cannot be used ({first_line(error)})"
         say(f"{reason}, so it is built again.")
@@ -102,10 +102,10 @@ def _load_kept(folder: Path, key: str, say: Callable[[str], None]) -> ctypes.CDL
 def _build(
     words: list[str], folder: Path, key: str, disagreement: Callable[[ctypes.CDLL], str]
 ) -> ctypes.CDLL | str:
-    """Compile, compare, load and keep the library.
+    """Compile, load, check and keep the library.
 
     Raises:
-        _FolderError: The folder cannot take it.
+        _FolderError: The library cannot be kept in the folder.
         OSError, subprocess.SubprocessError: The compiler does not work.
     """
     with contextlib.ExitStack() as stack:
@@ -127,14 +127,14 @@ def _build(
                 raise _FolderError(reason) from error
             raise
         try:
-            # Loaded here, not after the rename: another process may replace or remove that file.
+            # Load it before the rename: afterwards, another process may replace or remove the file.
             library = ctypes.CDLL(str(built))
-        except OSError as error:  # in a folder where nothing may be executed, too
+        except OSError as error:  # for example in a folder that is mounted with noexec
             raise _FolderError(first_line(error)) from error
         if wrong := disagreement(library):
             return f"what {shlex.join(words)} built does not agree with PyTorch: {wrong}"
         try:
-            built.chmod(0o644)  # whatever the umask: see `distrust`
+            built.chmod(0o644)  # regardless of the umask: see `distrust`
             with built.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(built, folder / _name(key, built.read_bytes()))
@@ -149,7 +149,7 @@ def _name(key: str, content: bytes) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk, so that they outlive a loss of power."""
+    """Flush the names in a folder to the disk, so that they survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -158,7 +158,7 @@ def _sync(folder: Path) -> None:
 
 
 def _processor() -> bytes:
-    """Return what decides which instructions -march=native stands for."""
+    """Return what determines the instructions that -march=native enables."""
     try:
         with open("/proc/cpuinfo", "rb") as file:
             telling = (b"flags", b"Features", b"model name")
@@ -168,7 +168,7 @@ def _processor() -> bytes:
 
 
 def first_line(error: Exception) -> str:
-    """Say in one line what an error of the system or of a process is."""
+    """Describe an error of the operating system or of a process in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     detail = getattr(error, "stderr", b"") or str(error).encode()

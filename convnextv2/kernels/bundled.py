@@ -4,7 +4,7 @@ The best level that this processor supports is used. The libraries are not linke
 runtime. They call the one that PyTorch has loaded, so that both share one pool of threads. It may
 be libgomp, which some wheels rename, or the runtime of LLVM or Intel, which has the same functions.
 A library that is damaged, was built from other sources or does not agree with PyTorch is not used,
-and a line says so. The kernels are then compiled, as without such a wheel.
+and a line on stderr says so. The kernels are then compiled, as without such a wheel.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def load_bundled(
         case, a line on stderr says why.
 
     Raises:
-        DeviceError: CONVNEXTV2_LEVEL names a level that is unknown, or that this processor or this
-            installation does not have.
+        DeviceError: CONVNEXTV2_LEVEL names a level that is unknown or that this processor does not
+            support, or this installation carries no libraries.
     """
     asked = os.environ.get(LEVEL, "")
     known = levels_here()
     if asked not in ("", "native", *known):
         raise DeviceError(
             f"{LEVEL} = {asked}: expected one of {', '.join((*known, 'native'))}, which this "
-            "processor has."
+            "processor supports."
         )
     if asked == "native":
         return None
@@ -75,7 +75,7 @@ def load_bundled(
             raise _UnfitError(f"{folder} has no library for {asked or 'this processor'}")
         path = folder / file_name(level)
         if hashlib.sha256(path.read_bytes()).hexdigest() != libraries[level]:
-            raise _UnfitError(f"{path} is not what was built (its SHA-256 differs)")
+            raise _UnfitError(f"{path} has changed since it was built (its SHA-256 differs)")
         _open_runtime()
         library = ctypes.CDLL(str(path))
         if wrong := disagreement(library):
@@ -88,7 +88,7 @@ def load_bundled(
 
 
 def levels_here() -> list[str]:
-    """Return the levels that this processor has, the best first."""
+    """Return the levels that this processor supports, the best first."""
     try:
         text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""Checks that tensors have the sizes that belong together, one for each operation.
+"""Checks that the sizes of tensors are consistent, one for each operation.
 
-Kernels compute addresses from sizes and check nothing, so that with a wrong size they would read or
+Kernels compute addresses from sizes and check nothing, so with a wrong size they would read or
 write outside their tensors. Each check takes the arguments of its operation in
-`kernels.operations`, and raises ValueError. Only shapes and dtypes are looked at: nothing here
+`kernels.operations`, and raises ValueError. Only shapes and dtypes are checked, so nothing here
 waits for a device.
 """
 
@@ -20,7 +20,7 @@ def _check_shape(name: str, value: Tensor, *expected: int) -> None:
 
 
 def _check_images(x: Tensor, images: int) -> None:
-    """Check that the positions of x can be those of so many images."""
+    """Check that the positions of x can be divided evenly among the images."""
     positions = x.numel() // max(1, x.shape[-1])
     if images < 0 or (positions and (not images or positions % images)):
         raise ValueError(
@@ -30,14 +30,14 @@ def _check_images(x: Tensor, images: int) -> None:
 
 
 def _check_layout(x: Tensor, places: Tensor | None, table: Tensor | None, shape: list[int]) -> None:
-    """Check that runs fit on their canvases; that they lie there is not known before one reads."""
+    """Check that runs fit on canvases; the places themselves are not read here."""
     images, runs, run, height, width, channels = shape
     fits = (
         runs * run == height * width
         if places is None
         else places.numel() == images * runs and places.dtype == torch.int64
     )
-    # If x has elements, a run has a position.
+    # If x has elements, `run` is at least 1.
     if x.numel() != images * runs * run * channels or (x.numel() and (width % run or not fits)):
         raise ValueError(
             f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
@@ -46,7 +46,7 @@ def _check_layout(x: Tensor, places: Tensor | None, table: Tensor | None, shape:
     if table is not None:
         _check_shape("runs", table, images * height * (width // max(1, run)))
     elif x.is_cuda and places is not None:
-        raise ValueError("runs is None, expected run_table of the places, which a GPU needs")
+        raise ValueError("runs is None, expected the run_table of the places, which a GPU needs")
 
 
 def depthwise(
@@ -57,7 +57,7 @@ def depthwise(
     runs: Tensor | None,
     shape: list[int],
 ) -> None:
-    """Check what the convolution reads."""
+    """Check the arguments of the convolution."""
     _check_layout(x, places, runs, shape)
     _check_shape("weight", weight, 49, shape[-1])
     if bias is not None:
@@ -67,13 +67,13 @@ def depthwise(
 def depthwise_weight(
     x: Tensor, gradient: Tensor, places: Tensor | None, runs: Tensor | None, shape: list[int]
 ) -> None:
-    """Check what the gradient of the convolution's weight is added up from."""
+    """Check the arguments of the gradient of the convolution's weight."""
     _check_layout(x, places, runs, shape)
     _check_shape("gradient", gradient, *x.shape)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
-    """Check what layer normalisation reads."""
+    """Check the arguments of layer normalisation."""
     _check_shape("weight", weight, x.shape[-1])
     _check_shape("bias", bias, x.shape[-1])
 
@@ -81,7 +81,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
 def layer_norm_backward(
     x: Tensor, gradient: Tensor, weight: Tensor, means: Tensor, rstds: Tensor
 ) -> None:
-    """Check what the gradients of layer normalisation are computed from."""
+    """Check the arguments of the gradients of layer normalisation."""
     _check_shape("gradient", gradient, *x.shape)
     _check_shape("weight", weight, x.shape[-1])
     for name, moments in (("means", means), ("rstds", rstds)):
@@ -89,25 +89,25 @@ def layer_norm_backward(
 
 
 def sums(x: Tensor, images: int, *_: object) -> None:
-    """Check what sums over the positions of each image are added up from."""
+    """Check the arguments of sums over the positions of each image."""
     _check_images(x, images)
 
 
 def gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> None:
-    """Check what GELU is scaled by."""
+    """Check the arguments of the scaled GELU."""
     _check_images(x, len(scale))
     _check_shape("scale", scale, len(scale), x.shape[-1])
     _check_shape("shift", shift, x.shape[-1])
 
 
 def gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> None:
-    """Check what the sums of products with GELU are added up from."""
+    """Check the arguments of the sums of products with GELU."""
     _check_images(x, images)
     _check_shape("gradient", gradient, *x.shape)
 
 
 def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh: bool) -> None:
-    """Check what the gradient of GELU is computed from."""
+    """Check the arguments of the gradient of GELU."""
     _check_images(x, len(scale))
     _check_shape("gradient", gradient, *x.shape)
     _check_shape("scale", scale, len(scale), x.shape[-1])
@@ -115,7 +115,7 @@ def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> None:
-    """Check what the cross entropy of pixels is computed from."""
+    """Check the arguments of the cross entropy of pixels."""
     _check_logits(logits, 4)
     if targets.ndim != 3 or len(targets) != len(logits) or targets.dtype != torch.int64:
         raise ValueError(
@@ -127,20 +127,20 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> None:
 
 
 def cross_entropy_gradient(logits: Tensor, targets: Tensor, gradient: Tensor) -> None:
-    """Check what the gradient of the cross entropy of pixels is computed from."""
+    """Check the arguments of the gradient of the cross entropy of pixels."""
     cross_entropy(logits, targets)
     _check_shape("gradient", gradient, *targets.shape)
 
 
 def largest_class(logits: Tensor, covered: list[float], size: list[int]) -> None:
-    """Check what the classes of pixels are computed from."""
+    """Check the arguments of the classes of pixels."""
     _check_logits(logits, 3)
     if len(size) != 2 or len(covered) != 2:
-        raise ValueError(f"covered is {covered} and size {size}, expected two numbers for each")
+        raise ValueError(f"covered is {covered} and size is {size}, expected two numbers for each")
     if min(size) < 0:
-        raise ValueError(f"size is {size}, expected numbers from 0 on")
+        raise ValueError(f"size is {size}, expected numbers >= 0")
     if not all(math.isfinite(extent) and extent >= 0 for extent in covered):
-        raise ValueError(f"covered is {covered}, expected numbers from 0 on")
+        raise ValueError(f"covered is {covered}, expected finite numbers >= 0")
     if math.prod(size):
         _check_values(logits)
     if logits.shape[-1] > 1 << 15:

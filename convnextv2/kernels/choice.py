@@ -37,8 +37,8 @@ def _constant(function: Answer) -> Answer:
 def choose(choice: Choice, device: torch.device | None = None) -> str:
     """Set which kernels run in this process.
 
-    A change makes torch.compile compile again, because compiled graphs hold the kernels of the time
-    when they were traced.
+    A change makes torch.compile compile again, because compiled graphs contain the kernels that
+    were chosen when they were traced.
 
     Args:
         choice: "auto" uses our kernels if they are available, "native" requires them, and "plain"
@@ -49,8 +49,7 @@ def choose(choice: Choice, device: torch.device | None = None) -> str:
         The kernels that run on this device: "native", "plain", or "plain" with the reason.
 
     Raises:
-        DeviceError: The choice is "native", and the kernels cannot be compiled, or the device has
-            none.
+        DeviceError: The choice is "native", but the kernels cannot be used, or the device has none.
     """
     global _choice
     changed = (choice == "plain") != (_choice == "plain")
@@ -91,8 +90,8 @@ def chosen() -> Choice:
 def in_use(device: torch.device | None = None) -> str:
     """Return the name of the kernels that run on a device, or on the CPU if it is None.
 
-    On the CPU they are "native", "native (x86-64-v3)" or another level if a wheel brought them, or
-    "plain". Elsewhere they are "Triton" or "PyTorch's".
+    On the CPU they are "native", "native (x86-64-v3)" or another level if they come from a wheel,
+    or "plain". Elsewhere they are "Triton" or "PyTorch's".
     """
     if device is not None and device.type != "cpu":
         return "PyTorch's" if _choice == "plain" or _against(device) else "Triton"

@@ -144,8 +144,8 @@ void depthwise(const Layout &at, const T *x, const float *weight, const float *b
     }
 }
 
-// How many groups of images are summed by themselves, so that eight threads have work for each
-// LANES channels.
+// The number of groups of images that are summed separately, so that eight threads have work for
+// each LANES channels.
 constexpr int64_t GROUPS = 8;
 
 // gradient: float (50, channels). The first 49 rows are the weight's gradient, the last the bias's.

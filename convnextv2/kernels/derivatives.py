@@ -1,4 +1,4 @@
-"""The refusal of second derivatives, which the kernels do not have."""
+"""Refuses second derivatives, which the kernels do not support."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 def first_derivatives_only(backward: Callable[..., Result]) -> Callable[..., Result]:
     """Make a backward pass refuse to be differentiated, because kernels have no graph.
 
-    PyTorch's `once_differentiable` refuses only if the gradient that comes in has a graph. Behind a
-    mean it has none, and the second derivatives would be wrong without notice.
+    PyTorch's `once_differentiable` refuses only if the incoming gradient has a graph. That of a
+    mean, for example, has none, and the second derivatives would be silently wrong.
 
     Args:
         backward: The backward pass of a `torch.autograd.Function`.

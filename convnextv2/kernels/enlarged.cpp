@@ -187,7 +187,7 @@ void cross_entropy_gradient(const Grids &grids, const float *logits, const int64
     }
 }
 
-// Returns the class of the largest logit of a pixel, the first one of several.
+// Returns the class of the largest logit of a pixel, the first if several are equal.
 inline int16_t largest(const float *left, const float *right, float share, int64_t padded) {
     float most[LANES];
     int32_t classes[LANES];

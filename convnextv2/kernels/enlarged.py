@@ -1,8 +1,8 @@
-"""The loss and the class of every pixel, from logits of a coarser grid, on the CPU.
+"""The loss and the class of every pixel, from logits on a coarser grid, on the CPU.
 
-A segmentor computes a position of logits for every 4 x 4 pixels. PyTorch's operations enlarge them
-to all pixels and keep several copies of that size: with 59 classes, this takes two fifths of a
-training step. The kernels compute the logits of each pixel when they need them, and keep none.
+A segmentor computes logits for every 4 x 4 pixels. PyTorch's operations enlarge them to all pixels
+and keep several copies of that size: with 59 classes, this takes two fifths of a training step. The
+kernels compute the logits of each pixel when they need them, and keep none.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def enlarged_classes(logits: Tensor, covered: tuple[float, float], size: tuple[i
         size: Height and width of the image.
 
     Returns:
-        int16 (*size), class indices. Of several largest logits, the first counts. A logit that is
-        not a number is never the largest.
+        int16 (*size), class indices. If several logits are the largest, the first is chosen. NaN is
+        never the largest.
     """
     found: Tensor = torch.ops.convnextv2.largest_class(logits.permute(1, 2, 0), covered, size)
     return found

@@ -1,7 +1,7 @@
 """The folders where a compiled library is kept between runs, and whether each can be trusted.
 
-What lies in such a folder is loaded, so it runs with all the rights of this user. A folder that
-somebody else may write to is therefore passed over, and so is one that belongs to somebody else.
+A library in such a folder is loaded, so its code runs with all the rights of this user. A folder
+that belongs to another user, or that others can write to, is therefore passed over.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 def cache_folders(say: Callable[[str], None]) -> Iterator[Path]:
     """Find the folders where libraries may be kept, the first choice first.
 
-    They are the one that CONVNEXTV2_CACHE names or else `convnextv2` in the user's cache, and one
-    of this user's among the temporary ones. A folder that is missing is made.
+    The first is the one that CONVNEXTV2_CACHE names, or else `convnextv2` in the user's cache. The
+    second is a folder of this user in the system's temporary folder. A missing folder is created.
 
     Args:
-        say: Takes one line for each folder that is passed over: why, and the remedy.
+        say: Takes one line for each folder that is passed over, with the reason and the remedy.
 
     Yields:
         Folders that nobody else can write to. They may be read-only.
@@ -30,7 +30,7 @@ def cache_folders(say: Callable[[str], None]) -> Iterator[Path]:
             folder = find()
             reason = distrust(folder) or _distrust_above(folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-            say(f"{_plain(error)}; CONVNEXTV2_CACHE = FOLDER names another one.")
+            say(f"{_plain(error)}; CONVNEXTV2_CACHE = FOLDER names another.")
             continue
         if reason:
             say(f"{reason}, so nothing is loaded from it; CONVNEXTV2_CACHE = FOLDER names another.")
@@ -39,25 +39,25 @@ def cache_folders(say: Callable[[str], None]) -> Iterator[Path]:
 
 
 def distrust(path: Path) -> str:
-    """Say why a file or folder cannot be trusted; "" where only this user and root can change it.
+    """Return why a file or folder cannot be trusted; "" if only this user and root can change it.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: Its owner and mode cannot be read.
     """
     found = path.stat()
     if found.st_uid not in (os.getuid(), 0):
         return f"{path} belongs to another user (number {found.st_uid})"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others may write to {path} (chmod go-w {path} ends that)"
+        return f"others may write to {path} (chmod go-w {path} prevents that)"
     return ""
 
 
 def _distrust_above(folder: Path) -> str:
-    """Say which folder above lets anybody put another one in the place of this one."""
+    """Return which parent folder lets anybody replace this folder; "" if none does."""
     for above in folder.parents:
         mode = above.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            remedy = f"chmod o-w {above} ends that"
+            remedy = f"chmod o-w {above} prevents that"
             return f"others may write to {above} ({remedy}), which holds {folder}"
     return ""
 
@@ -74,7 +74,7 @@ def _of_the_user() -> Path:
 def _among_the_temporary() -> Path:
     folder = Path(tempfile.gettempdir()).resolve(strict=True) / f"convnextv2-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink():  # anybody may have made it, to lead elsewhere
+    if folder.is_symlink():  # anybody may have created it, to point elsewhere
         raise OSError(f"{folder} is a link and not a folder")
     return folder
 

@@ -1,7 +1,7 @@
-"""Layers of ConvNeXt V2 on the operations of the kernels, with their gradients.
+"""Layers of ConvNeXt V2 that use the operations of the kernels, with their gradients.
 
-Activations are channels-last, (N, ..., C), float32 or bfloat16, or on a GPU float16. Statistics and
-sums are float32.
+Activations are channels-last, (N, ..., C), in float32 or bfloat16, or on a GPU also in float16.
+Statistics and sums are float32.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places, runs = ctx.saved_tensors
         of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned by half
+        if ctx.needs_input_grad[0]:  # the same convolution with the kernel rotated by 180 degrees
             of_x = torch.ops.convnextv2.depthwise(
                 gradient, _by_tap(weight).flip(0), None, places, runs, ctx.shape
             )
@@ -73,7 +73,7 @@ def depthwise(
 ) -> Tensor:
     """Convolve each channel of some positions by itself, with a 7 x 7 kernel.
 
-    The positions lie in runs, each within one row of a canvas that is 0 elsewhere and beyond its
+    The positions come in runs, each within one row of a canvas that is 0 elsewhere and beyond its
     edges. The result is computed at the same positions.
 
     Args:
@@ -89,7 +89,7 @@ def depthwise(
         x's shape, in its dtype or in autocast's.
 
     Raises:
-        IndexError: A place is outside its image's canvas (on the CPU; `run_table` looks on a GPU).
+        IndexError: A place is outside its image's canvas (on the CPU; on a GPU, see `run_table`).
         ValueError: The runs do not fit on canvases of this size.
     """
     x = _in_autocast(x)
@@ -213,8 +213,9 @@ def mlp_without_gradients(
 ) -> Tensor:
     """Compute W2 GRN(GELU(W1 x)) without gradients, on the CPU.
 
-    GELU is part of the first linear layer. If an image has more than twice as many positions as
-    the second layer has outputs, GRN goes into that layer's weight and bias.
+    GELU is fused into the first linear layer where PyTorch supports that. If an image has more than
+    twice as many positions as the second layer has outputs, GRN is folded into that layer's weight
+    and bias.
 
     Args:
         x: float32 or bfloat16 (N, ..., I).
@@ -247,7 +248,7 @@ def mlp_without_gradients(
 
 
 class ResponseNorm(Protocol):
-    """The GRN in the middle of `mlp`: its parameters, and a call for its plain form."""
+    """The GRN in the middle of `mlp`: its parameters, and a call that computes its plain form."""
 
     gamma: nn.Parameter
     beta: nn.Parameter
@@ -266,9 +267,9 @@ def mlp(
     gelu: str,
     pick: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Compute second(pick(grn(gelu(first(x))))) in the fastest form that is allowed here.
+    """Compute second(pick(grn(gelu(first(x))))) in the fastest applicable form.
 
-    What is allowed follows from the tensor, the layers, and whether gradients are asked for.
+    The form depends on the tensor, the layers, and whether gradients are needed.
 
     Args:
         x: (N, ..., I).
@@ -276,7 +277,7 @@ def mlp(
         grn: The layer between the two; None for none.
         second: A layer from C to O channels.
         gelu: "none" or "tanh", as `torch.nn.functional.gelu` takes it.
-        pick: Which positions the second layer sees; None for all.
+        pick: Selects the positions that the second layer sees; None for all.
 
     Returns:
         (N, ..., O).
@@ -307,9 +308,9 @@ def mlp(
 
 
 def _is_bare_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Say whether calling a module does nothing but a linear layer with a bias.
+    """Return whether calling a module computes a linear layer with a bias and nothing else.
 
-    An adapter, a quantised form, a hook or another `forward` in place of its own would do more.
+    An adapter, a quantised layer, a hook or a replaced `forward` would compute something else.
     """
     return (
         type(module) is nn.Linear

@@ -63,7 +63,7 @@ inline float gelu(float x) {
     return x * (x < 0 ? tail : 1 - tail);
 }
 
-constexpr int64_t CHUNK = 64;  // how many positions are summed by themselves
+constexpr int64_t CHUNK = 64;  // how many positions are summed separately
 
 // Calls work(image, first position, count, chunk of the image) for each chunk of each image.
 template <typename Work>

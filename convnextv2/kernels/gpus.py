@@ -1,8 +1,8 @@
-"""Find out, before their first use, whether the kernels for GPUs run on a GPU of this machine.
+"""Finds out, before their first use, whether the kernels for GPUs run on a GPU of this machine.
 
-Triton compiles them then, for this very GPU, and keeps what it compiled (TRITON_CACHE_DIR). Each is
-compared with PyTorch once in a process, as the library is. It is compared only in the dtypes that
-are used, since compiling takes seconds for each of them.
+Triton then compiles them for this very GPU, and caches the result (TRITON_CACHE_DIR). Each kernel
+is compared with PyTorch once per process, but only in the dtypes that are used, since compiling
+takes seconds for each dtype.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MIN_CAPABILITY = (8, 0)
 
 @cache
 def reason_against(index: int, dtype: torch.dtype) -> str:
-    """Say why a GPU cannot use the kernels.
+    """Return why a GPU cannot use the kernels.
 
     A failure of the compiler or a wrong result is also printed to stderr, since it is unexpected.
-    The answer is kept, so that kernels are compared once for each GPU and dtype.
+    The answer is cached, so that kernels are compared once for each GPU and dtype.
 
     Args:
-        index: The number of the GPU, as PyTorch counts them.
+        index: The index of the GPU in PyTorch.
         dtype: The dtype of the activations.
 
     Returns:
-        The reason; "" if the GPU has them.
+        The reason; "" if the GPU can use them.
     """
     if torch.version.cuda is None:
         return "PyTorch is not built for CUDA"
@@ -46,7 +46,7 @@ def reason_against(index: int, dtype: torch.dtype) -> str:
 
         device = torch.device("cuda", index)
         reason = disagreement(partial(call, device), {dtype: GPU[dtype]}, on_gpu=True)
-    except Exception as error:  # Triton raises any kind: its own, the compiler's, the driver's
+    except Exception as error:  # raised by Triton, the compiler or the driver
         text = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"Triton did not build them: {text[0][:200]}"
     if reason:

@@ -1,7 +1,7 @@
-"""The library of this process: loaded when it is first asked for, and called.
+"""The library of this process, which is loaded at its first use.
 
 It is the one that the wheel carries, or one that was compiled here. It is compared with PyTorch
-whenever it is loaded from a wheel, and once after it was compiled.
+whenever it is loaded from a wheel, and once after it is compiled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def load() -> ctypes.CDLL | str:
 
 
 def level() -> str:
-    """Return the level of instructions of the library that the wheel carries; "" of any other."""
+    """Return the level of instructions of a library from a wheel; "" for any other library."""
     return _loaded()[1]
 
 
@@ -42,12 +42,12 @@ def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
 
     Args:
         name: The function's name without the suffix for its dtype.
-        x: A tensor whose dtype decides which form is called.
-        *arguments: What the function takes, in order. Nothing is checked: every tensor must be
-            contiguous and of the length that the C++ expects.
+        x: A tensor whose dtype decides which variant is called.
+        *arguments: The arguments of the function, in order. Nothing is checked: every tensor must
+            be contiguous and of the length that the C++ code expects.
 
     Raises:
-        MemoryError: There is not enough memory for what the function computes with.
+        MemoryError: There is not enough memory for the function's buffers.
     """
     library = load()
     assert not isinstance(library, str)
@@ -68,8 +68,8 @@ def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | in
 
 
 def floats(values: Tensor) -> Tensor:
-    """Bring values into the form that the library reads: contiguous float32.
+    """Convert values to the form that the library reads, contiguous float32.
 
-    A model that was cast to another dtype has other ones.
+    The parameters of a model that was cast to another dtype have another form.
     """
     return values.float().contiguous()

@@ -1,4 +1,4 @@
-// What a kernel does if there is not enough memory: it says so, and the process goes on.
+// If there is not enough memory, a kernel reports it, and the process continues.
 
 #pragma once
 

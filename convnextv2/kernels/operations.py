@@ -1,8 +1,8 @@
 """The kernels as operations of PyTorch: the library's on the CPU, Triton's on a GPU.
 
-torch.compile takes them into its graphs as they are. Whether they are used is decided in `choice`,
+torch.compile includes them in its graphs unchanged. Whether they are used is decided in `choice`,
 not here. Kernels read and write memory at addresses that follow from sizes, so each operation first
-checks that its tensors have the sizes that belong together.
+checks that the sizes of its tensors are consistent.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def _operation(
 
     Args:
         schema: Its name and signature.
-        run: What computes it on the CPU; None if nothing does.
-        fake: What returns empty tensors of the result's shape and dtype.
-        check: What raises ValueError if sizes do not belong together; None if `run` does.
-        gpu: The module of `kernels.gpu` that has a function of the operation's name; None for none.
+        run: Computes it on the CPU; None if it has no implementation there.
+        fake: Returns empty tensors of the result's shape and dtype.
+        check: Raises ValueError if sizes are inconsistent; None if `run` checks them.
+        gpu: The module in `kernels.gpu` that has a function with the operation's name; None if it
+            has no implementation there.
     """
     _OPERATIONS.define(schema)
     name = schema.partition("(")[0]
@@ -51,7 +52,7 @@ def _operation(
 
 
 def checked(check: Callable[..., None] | None, run: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that checks its arguments before it computes."""
+    """Return a function that checks its arguments before it computes."""
     if check is None:
         return run
 
@@ -63,7 +64,7 @@ def checked(check: Callable[..., None] | None, run: Callable[..., Any]) -> Calla
 
 
 def _with_triton(module: str, name: str) -> Callable[..., Any]:
-    """Make a function that imports a kernel, and Triton with it, when it is first called."""
+    """Return a function that imports a kernel, and thus Triton, when it is first called."""
 
     def run(*arguments: Any) -> Any:
         return getattr(import_module(f"convnextv2.kernels.gpu.{module}"), name)(*arguments)
@@ -138,7 +139,7 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
 def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
     """Compute GELU(W x + b).
 
-    If PyTorch's oneDNN has the two as one operation for this dtype and processor, GELU is taken of
+    If PyTorch's oneDNN has a fused operation for this dtype and processor, GELU is computed from
     the float32 sums. torch.compile uses that operation too, but it is not a public part of PyTorch,
     so it may be missing.
     """

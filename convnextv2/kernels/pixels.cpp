@@ -1,4 +1,4 @@
-// Work on the pixels of uint8 images on a CPU: they are normalised, and warped as Pillow does.
+// Kernels for uint8 pixels on a CPU: normalisation, and Pillow's affine transform.
 //
 // pixels.py calls these functions through ctypes. It checks sizes and allocates every output;
 // nothing is checked here.
@@ -19,8 +19,8 @@ void normalise(const uint8_t *x, int64_t pixels, int64_t channels, const float *
                const float *std, float *y, int threads) {
     constexpr int64_t STRIP = 1024;
     const int64_t strips = (pixels + STRIP - 1) / STRIP;
-    // A strip of pixels is taken at a time, with the moments laid out as its pixels are, so that
-    // the loop is plain.
+    // Strips of pixels are processed with the moments laid out like the pixels, so that the loop is
+    // simple enough to vectorise.
     std::vector<float> means(STRIP * channels), stds(STRIP * channels);
     for (int64_t i = 0; i < STRIP * channels; ++i)
         means[i] = mean[i % channels], stds[i] = std[i % channels];
@@ -53,7 +53,7 @@ inline uint8_t level(float x) { return uint8_t(std::clamp(x + 1e-4f, 0.0f, 255.0
 
 // Applies an affine transform to uint8 (height, width, C), keeping the size, as Pillow does. The
 // output pixel (x, y) shows what lies at (a x + b y + c, d x + e y + f), measured at the pixels'
-// centres. From outside comes `fill`.
+// centres. Outside the image, it is `fill`.
 template <int C>
 void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, bool bicubic,
           const uint8_t *fill, uint8_t *out) {

@@ -1,4 +1,4 @@
-"""Work on uint8 pixels: they are normalised in one pass, and warped as Pillow does."""
+"""Kernels for uint8 pixels: normalisation in one pass, and Pillow's affine transform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convnextv2.kernels.library import call, floats
 
 
 def can_take_pixels() -> bool:
-    """Say whether `warp` and `normalise` can be called."""
+    """Return whether `warp` and `normalise` can be called."""
     return are_on()
 
 
@@ -47,14 +47,14 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequence[int]) -> Tensor:
-    """Apply Pillow's affine transform, several times as fast and equal within one level.
+    """Apply Pillow's affine transform several times faster, with results equal within one level.
 
     Args:
         image: uint8 (H, W, C), with one or three channels.
         matrix: (a, b, c, d, e, f). The output pixel (x, y) shows what lies at
             (a x + b y + c, d x + e y + f) in the image.
-        bicubic: Whether to interpolate bicubically, and not bilinearly.
-        fill: C levels from 0 to 255, for what comes in from outside.
+        bicubic: Whether to interpolate bicubically instead of bilinearly.
+        fill: C levels from 0 to 255, for pixels from outside the image.
 
     Returns:
         uint8 (H, W, C).

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def run_table(places: Tensor, images: int, size: tuple[int, int], run: int) -> Tensor:
-    """Turn the places of runs around: which run lies at a place.
+    """Invert the places of runs: find the run at each place.
 
     Nothing here waits for the device. A place outside all canvases is an error on each device, as
     it is for PyTorch's own indexing.

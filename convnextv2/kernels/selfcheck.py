@@ -1,7 +1,7 @@
-"""A comparison of kernels that were just built with PyTorch's own operations, on the CPU.
+"""A comparison of the kernels with PyTorch's own operations on the CPU.
 
-It takes one small case for each function and runs once, after the compiler. The tests hold the
-kernels to tighter bounds, at many sizes.
+It runs one small case for each function after the kernels are compiled, and whenever a library is
+loaded from a wheel. The tests hold the kernels to tighter bounds, at many sizes.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def disagreement(
     """Find the first function whose result differs from that of PyTorch.
 
     Args:
-        call: Runs a function of the kernels, given its name, a tensor of the dtype that is meant,
-            and its arguments.
+        call: Runs a function of the kernels, given its name, a tensor of the dtype to check, and
+            its arguments.
         tolerances: The dtypes to check, each with the largest allowed error.
         on_gpu: Whether the functions are those of the kernels for GPUs.
 
     Returns:
         The name of the function, and its error relative to the largest value. "" if none differs.
     """
-    # The first use of the kernels may be inside inference or autocast, or with another default
+    # The kernels may be used first in inference mode or under autocast, or with another default
     # device or dtype.
     with (
         torch.device("cpu"),
@@ -63,7 +63,7 @@ def disagreement(
                 error = float(
                     (check.out.float() - check.expected).abs().max() / check.expected.abs().max()
                 )
-                if not error < tolerance:  # nan is no agreement either
+                if not error < tolerance:  # NaN counts as a difference
                     return f"{check.function} in {dtype} differs by {error:.1g}"
     return ""
 
@@ -73,7 +73,7 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 
 def _depthwise(dtype: torch.dtype) -> list[_Check]:
-    """Check whole images, and images of which only the first tile of 4 x 4 exists."""
+    """Check whole images, and images of which only the first tile of 4 x 4 is given."""
     image, gradient = (
         _noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1)
     )
@@ -165,7 +165,7 @@ def _gelu(dtype: torch.dtype) -> list[_Check]:
 
 
 def _enlarged() -> list[_Check]:
-    """Check pixels of a finer grid than that of the logits, of which some are ignored."""
+    """Check pixels on a finer grid than that of the logits, some of which are ignored."""
     classes, rows, columns = 11, 12, 14
     logits = _noise(_IMAGES, _SIDE, _SIDE, classes, seed=8)
     targets = (

@@ -47,7 +47,7 @@ LEVELS = {
 
 
 def sources_sha256() -> str:
-    """Return the SHA-256 of the sources, which tells whether a library was built from them."""
+    """Return the SHA-256 of the sources, which shows whether a library was built from them."""
     contents = [path.read_bytes() for path in (*SOURCES, *HEADERS)]
     return hashlib.sha256(b"\0".join(contents)).hexdigest()
 

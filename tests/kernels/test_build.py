@@ -110,7 +110,7 @@ def test_a_cut_library_is_built_again_and_never_loaded(
     put(path, whole[:length])
     assert loads()
     (line,) = said(capsys)
-    assert line.startswith(f"Kernel cache: {path} is not what was built")
+    assert line.startswith(f"Kernel cache: {path} has changed since it was built")
     assert builds(cache.parent) == 2 and kept(cache).read_bytes() == whole
     assert loads() and said(capsys) == [] and builds(cache.parent) == 2
 
@@ -162,7 +162,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
     cache.chmod(0o777)
     assert loads() and builds(cache.parent) == 2  # in the temporary folder
     (line,) = said(capsys)
-    assert f"others may write to {cache} (chmod go-w {cache} ends that)" in line
+    assert f"others may write to {cache} (chmod go-w {cache} prevents that)" in line
     assert loads() and builds(cache.parent) == 2
     kept(next((cache.parent / "tmp").iterdir()))
 
@@ -189,7 +189,7 @@ def test_a_folder_that_is_read_only_is_replaced_by_the_temporary_one(
     kept(cache).unlink()
     assert loads() and builds(cache.parent) == 2
     (line,) = said(capsys)
-    assert f"{cache} cannot keep what is built" in line and "Read-only file system" in line
+    assert f"cannot be kept in {cache} (" in line and "Read-only file system" in line
     assert loads() and builds(cache.parent) == 2
 
 
@@ -200,7 +200,7 @@ def test_a_full_disk_costs_a_line(
     monkeypatch.setenv("CONVNEXTV2_CACHE", str(full))
     assert loads() and not list(full.iterdir())
     (line,) = said(capsys)
-    assert line == f"Kernel cache: {full} cannot keep what is built (No space left on device)."
+    assert line == f"Kernel cache: the library cannot be kept in {full} (No space left on device)."
 
 
 def test_a_file_where_the_folder_should_be_costs_a_line(

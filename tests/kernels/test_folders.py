@@ -31,9 +31,7 @@ def test_the_users_cache_comes_before_the_temporary_folder(
     own = tmp_path / f"convnextv2-{os.getuid()}"
     folders, lines = found()
     assert folders == [own] and own.stat().st_mode & 0o777 == 0o700
-    assert lines == [
-        "Could not determine home directory; CONVNEXTV2_CACHE = FOLDER names another one."
-    ]
+    assert lines == ["Could not determine home directory; CONVNEXTV2_CACHE = FOLDER names another."]
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     assert found() == ([tmp_path / "home/.cache/convnextv2", own], [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -73,10 +71,10 @@ def test_no_folder_is_trusted_that_others_can_change(
         expected = f"{folder} belongs to another user (number {NOBODY})"
     elif how == "below a mode 777":
         folder.parent.chmod(0o777)
-        expected = f"others may write to {folder.parent} (chmod o-w {folder.parent} ends that)"
+        expected = f"others may write to {folder.parent} (chmod o-w {folder.parent} prevents that)"
     else:
         folder.chmod(int(how.removeprefix("mode "), 8))
-        expected = f"others may write to {folder} (chmod go-w {folder} ends that)"
+        expected = f"others may write to {folder} (chmod go-w {folder} prevents that)"
     folders, lines = found()
     assert folder not in folders
     (line,) = (line for line in lines if str(parent) in line)

@@ -1,4 +1,4 @@
-"""Call a GPU kernel like the C++ library, so that one comparison serves both."""
+"""Calls a GPU kernel like a function of the C++ library, so that one comparison serves both."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def call(device: torch.device, name: str, x: Tensor, *arguments: Tensor | int | 
         device: The GPU.
         name: The function.
         x: Unused. The library needs it for the dtype, which the tensors have here.
-        *arguments: The arguments of the function on the CPU, in order, and last the tensor that
-            gets the result.
+        *arguments: The arguments of the function, on the CPU and in order. The last is the tensor
+            that receives the result.
     """
     *given, out = arguments
     assert isinstance(out, Tensor)

@@ -1,11 +1,12 @@
 """The depthwise convolution of ConvNeXt V2 on a GPU: dense images and visible tiles.
 
-A program computes some positions of some channels. For each tap of the 7 x 7 kernel it loads what
-lies below that tap. A tap that lies outside the canvas, or on a place where nothing is visible,
+A program computes some positions of some channels. For each tap of the 7 x 7 kernel, it loads the
+values below that tap. A tap that lies outside the canvas, or over a place where nothing is visible,
 loads nothing.
 
-The gradient of the input is the same convolution with the kernel turned by half. For the gradient
-of the weight, a program adds up one row of seven taps, and the bias, over a share of the positions.
+The gradient of the input is the same convolution with the kernel rotated by 180 degrees. For the
+gradients of weight and bias, a program adds up one row of seven taps, or the last row of taps and
+the bias, over a share of the positions.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor
 from convnextv2.kernels.gpu.launch import ceil_div, channel_block, chunk, on_device
 
 _POSITIONS = 64
-"""Positions that a program takes at once."""
+"""The number of positions that a program processes at a time."""
 
 
 @triton.jit
 def _where(q, total, places, RUNS, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.constexpr):
-    """Find the image, row and column of positions, numbered as they lie in memory."""
+    """Find the image, row and column of positions, which are numbered in memory order."""
     run = q // RUN
     n = run // RUNS
     if TILES:
@@ -41,7 +42,7 @@ def _where(q, total, places, RUNS, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.c
 def _below(n, row, column, here, runs, RUN: tl.constexpr, HEIGHT, WIDTH, TILES: tl.constexpr):
     """Find which positions of x, counted within their image, lie at places of its canvas.
 
-    Returns the numbers, and where there is such a position at all.
+    Returns their numbers, and a mask of the places where there is a position.
     """
     here = here & (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
     if TILES:

@@ -17,7 +17,7 @@ from convnextv2.kernels.gpu.launch import ceil_div, channel_block, chunk, on_dev
 _POSITIONS = 32
 """The number of positions that a program processes at a time."""
 _SHARE = 256
-"""The number of positions that a program processes in all, if it writes elements and no sums."""
+"""The number of positions that a program processes in total, if it writes elements, not sums."""
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Choose block sizes for the kernels, and the device to launch them on."""
+"""Chooses block sizes for the kernels, and the device to launch them on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 PROGRAMS = 1024
-"""About how many programs keep a large GPU busy: two or more waves on each of its processors.
+"""The approximate number of programs that keep a large GPU busy, in two or more waves.
 
-It is a constant, and not the number of processors of this GPU, so that the order of all sums, and
-with it their last bits, follows from the sizes of the tensors alone.
+It is a constant instead of the number of multiprocessors of this GPU, so that the order of all
+sums, and with it their last bits, depends only on the sizes of the tensors.
 """
 
 
@@ -21,9 +21,9 @@ def ceil_div(number: int, divisor: int) -> int:
 
 
 def channel_block(channels: int, largest: int) -> int:
-    """Choose how many channels a program takes: a power of two from 16 to `largest`.
+    """Choose how many channels a program processes: a power of two from 16 to `largest`.
 
-    It is the one that leaves the fewest lanes without a channel, and of several such the largest.
+    It leaves the fewest lanes without a channel. Of several such numbers, it is the largest.
     """
     sizes = [size for size in (128, 64, 32, 16) if size <= largest]
     return min(sizes, key=lambda size: ceil_div(channels, size) * size)
@@ -33,9 +33,9 @@ def chunk(positions: int, programs: int, block: int) -> int:
     """Choose how many positions a program adds up.
 
     Args:
-        positions: How many there are.
-        programs: How many programs there are for each part of the positions.
-        block: How many positions a program takes at once.
+        positions: The number of positions.
+        programs: The number of programs for each part of the positions.
+        block: The number of positions that a program processes at a time.
 
     Returns:
         A multiple of `block`. There are about `PROGRAMS` programs, or as many as there are blocks.

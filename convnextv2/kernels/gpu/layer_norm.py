@@ -1,9 +1,9 @@
 """Layer normalisation over the channels on a GPU, forward and backward.
 
-A program takes several positions with all of their channels. The forward pass keeps the mean and
-the reciprocal of the standard deviation (rstd) of each position in float32. In the backward pass a
-program goes through a share of the positions, and keeps its part of the gradients of weight and
-bias in registers.
+A program processes several positions with all of their channels. The forward pass keeps the mean
+and the reciprocal of the standard deviation (rstd) of each position in float32. In the backward
+pass, a program goes through a share of the positions and keeps its part of the gradients of weight
+and bias in registers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from convnextv2.kernels.gpu.launch import ceil_div, chunk, on_device
 
 _ELEMENTS = 2048
-"""Elements that a program takes at once, unless one position has more."""
+"""The number of elements that a program processes at a time, unless one position has more."""
 
 
 @triton.jit(do_not_specialize=["positions"])
@@ -95,7 +95,7 @@ def _backward(
 
 
 def _blocks(channels: int) -> tuple[int, int, int]:
-    """Choose how many channels and positions a program takes at once, and its number of warps."""
+    """Choose how many channels and positions a program processes at a time, and its warps."""
     wide = max(16, triton.next_power_of_2(channels))
     return wide, max(1, _ELEMENTS // wide), 8 if wide > _ELEMENTS else 4
 
