@@ -23,14 +23,14 @@ WARPS_TO_PX = 32
 """The official code also warps images of this size or less."""
 
 MAX_ELONGATION = 16
-"""Before resizing, an image is cut to at most this many times the crop's aspect ratio.
+"""Before resizing, images are cut to at most this many times the crop's aspect ratio.
 
-An image of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop drops the ends
-anyway."""
+An image of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop discards the
+ends anyway."""
 
 
 LONGEST_SIDE_PX = 16_384
-"""The largest accepted side of an image. A larger one is a mistake, and would fill the memory."""
+"""The largest accepted side of an image. A larger side is a mistake and would exhaust memory."""
 
 
 def official_warps(image_size: tuple[int, int]) -> bool:
@@ -40,7 +40,7 @@ def official_warps(image_size: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The one way in which a model's images are prepared for evaluation.
+    """The way in which a model's images are prepared for evaluation.
 
     Attributes:
         image_size: Height and width of the result, in pixels.
@@ -70,7 +70,7 @@ class Preprocessing:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Preprocessing:
-        """Make the object from the JSON of a weights file or an artifact, which must be checked."""
+        """Build the object from the JSON of a weights file or artifact, which must be checked."""
         arguments: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in content.items()
@@ -101,7 +101,7 @@ class Preprocessing:
         return self.eval_preset != "mindcv" if self.antialias is None else self.antialias
 
     def kept(self, height: int, width: int) -> tuple[slice, slice]:
-        """Return the rows and columns that stay after the ends of a very long image are cut off."""
+        """Return the rows and columns that remain after the ends of a very long image are cut."""
         rows = min(
             height, max(1, MAX_ELONGATION * width * self.image_size[0] // self.image_size[1])
         )
@@ -118,8 +118,9 @@ class Preprocessing:
         its own image_size / crop_pct.
         """
         least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
-        # The other side is rounded down; in timm it is rounded to the nearest if image_size is not
-        # square. One pixel more or less shifts the crop, and so every value that the network sees.
+        # The other side is rounded down; timm rounds it to the nearest integer if image_size is not
+        # square. One pixel more or less shifts the crop, and thus every value that the network
+        # sees.
         extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
         if height * least_width <= width * least_height:  # the height is the shorter, in crops
             return least_height, math.floor(least_height * width / height + extra)
@@ -149,7 +150,7 @@ class Preprocessing:
         kept = rows.stop - rows.start, columns.stop - columns.start
         size = self.resized(*kept)
         top, left = self.corner(size)
-        scale = kept[0] / size[0], kept[1] / size[1]  # px of the image for each resized one
+        scale = kept[0] / size[0], kept[1] / size[1]  # px of the image per resized px
         return (
             (rows.start + top * scale[0]) / height,
             (columns.start + left * scale[1]) / width,

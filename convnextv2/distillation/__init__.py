@@ -1,1 +1,1 @@
-"""Distillation: a student learns what a teacher says of the same images."""
+"""Distillation: a student learns from the outputs of a teacher for the same images."""

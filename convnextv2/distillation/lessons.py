@@ -1,4 +1,4 @@
-"""A student learns soft labels, features or both from a teacher, beside its own labels."""
+"""What a student learns from a teacher, soft labels, features or both, besides its own labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Lessons:
         rows: int64, the row of the teacher's head for each class of the student; None without soft
             labels.
         features: Whether the student's projection predicts the teacher's pooled features.
-        weight: The weight of what the teacher says.
+        weight: The weight of the losses against the teacher.
         temperature: The temperature of the soft labels.
         task_weight: The weight of the loss on the labels.
     """
@@ -47,13 +47,13 @@ class Lessons:
     task_weight: float
 
     def balance(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Say for which frequencies of the classes the student's probabilities hold.
+        """Return the frequencies of the classes for which the student's probabilities hold.
 
         With soft labels, these are the teacher's. With a loss on the labels as well, they are
         unknown.
 
         Args:
-            own: What the labels alone would give; see `Description.balance`.
+            own: The frequencies without a teacher; see `Description.balance`.
 
         Returns:
             The same for the student; empty if it is unknown.
@@ -75,10 +75,10 @@ class Lessons:
         """Compute the loss of a batch.
 
         Args:
-            model: The student, perhaps wrapped.
+            model: The student, which may be wrapped.
             images: float32 (N, C, H, W), normalised and mixed.
             task_loss: Maps the student's logits to the loss on the labels. It is not called if that
-                has no weight.
+                loss has the weight 0.
 
         Returns:
             A scalar.
@@ -107,7 +107,7 @@ def build_lessons(
     classes: Sequence[str],
     preprocessing: Preprocessing,
 ) -> Lessons:
-    """Decide what the student learns from the teacher, and say so.
+    """Decide what the student learns from the teacher, and print it.
 
     Args:
         recipe: The recipe.
@@ -117,8 +117,8 @@ def build_lessons(
         preprocessing: How the student's images are prepared.
 
     Raises:
-        RecipeError: Soft labels are asked for, and the teacher does not know the classes; or the
-            head would learn nothing.
+        RecipeError: The recipe requires soft labels, but the teacher does not know the classes; or
+            the head would learn nothing.
     """
     for line in teacher.lines:
         say(line)
@@ -127,7 +127,7 @@ def build_lessons(
     )
     if rows is not None and student.num_classes != len(classes):
         rows = None
-        why = f"num_classes = {student.num_classes}: soft labels need a class for every row"
+        why = f"num_classes = {student.num_classes}: soft labels need a class for each row"
     kind = recipe.distill
     if kind == "auto":
         kind = "features" if rows is None else "soft"
@@ -144,8 +144,8 @@ def build_lessons(
         task_weight = 0.0 if soft else 1.0
     if not soft and not task_weight:
         raise RecipeError(
-            "task_weight = 0: with features alone, the head learns from nothing but the labels. "
-            "Use a weight above 0, or pretrain --teacher, which has no head."
+            "task_weight = 0: with features alone, the head learns only from the labels. Use a "
+            "weight above 0, or pretrain --teacher, which has no head."
         )
     if features:
         student.projection = nn.Linear(student.dims[-1], teacher.width).apply(init_weights)
@@ -166,13 +166,13 @@ def build_lessons(
 
 
 def _check_no_balance(recipe: Recipe) -> None:
-    """Raise RecipeError for knobs that correct labels, since soft labels are none."""
+    """Raise RecipeError for knobs that correct for the labels, since soft labels replace them."""
     for name, off in (("class_weights", "none"), ("logit_adjustment", 0), ("sampling", "natural")):
         if getattr(recipe, name) != off:
             raise RecipeError(
                 f"{name} = {show(getattr(recipe, name))}: corrects for the frequencies of labels, "
-                "and soft labels follow those that the teacher learned from. Leave it out, train "
-                "the teacher with it, or use distill features."
+                "but soft labels follow the frequencies that the teacher was trained on. Leave it "
+                "out, train the teacher with it, or use distill features."
             )
 
 
@@ -184,7 +184,7 @@ def teacher_rows(
     Args:
         teacher: The teacher.
         classes: The classes of the data.
-        class_order: The knob, which counts if the teacher does not name its rows.
+        class_order: The knob, which is used if the teacher does not name its rows.
         may_guess: Whether an order that is only a guess may be used.
 
     Returns:

@@ -11,11 +11,12 @@ from convnextv2.model.layers import full_precision
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 times the divergence KL(teacher || student) at temperature T, as timm does.
 
-    The factor keeps the size of the gradient when T changes (Hinton et al. 2015, arXiv 1503.02531).
+    The factor preserves the scale of the gradient when T changes (Hinton et al. 2015, arXiv
+    1503.02531).
 
     Args:
-        logits: The student's, (N, K).
-        teacher: The teacher's for the same K classes, (N, K).
+        logits: The student's logits, (N, K).
+        teacher: The teacher's logits for the same K classes, (N, K).
         temperature: The number T by which all logits are divided before softmax.
 
     Returns:
@@ -35,7 +36,7 @@ def feature_loss(projected: Tensor, teacher: Tensor) -> Tensor:
     without parameters. The loss of a constant prediction is then at most 1 for every teacher.
 
     Args:
-        projected: What the student predicts, (..., D).
+        projected: The student's prediction of the features, (..., D).
         teacher: The features of the teacher, (..., D).
 
     Returns:

@@ -1,4 +1,4 @@
-"""The teacher in the provenance of its student."""
+"""Records the teacher in the provenance of its student."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def with_teacher(
 ) -> dict[str, Any]:
     """Add the teacher to the provenance of a run.
 
-    What a licence asks for holds for the student too.
+    The requirements of the teacher's licence apply to the student too.
 
     Args:
-        provenance: Where the run's own weights come from. For a run that is resumed, its teacher is
-            in it already.
+        provenance: Where the run's own weights come from. For a run that is resumed, it contains
+            the teacher already.
         teacher: The teacher; None without one.
         start: How the run starts.
 

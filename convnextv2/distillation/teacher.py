@@ -1,4 +1,4 @@
-"""The teacher: a frozen model that gets the student's images, prepared as its own were."""
+"""The teacher: a frozen model that gets the student's images, prepared as it expects them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     """The answer of a teacher to N images.
 
     Attributes:
-        logits: (N, rows); None without such a head, see `Teacher.rows`.
+        logits: (N, rows); None if the teacher has no such head, see `Teacher.rows`.
         features: The pooled features, (N, width).
         map: The output of the last stage, (N, h, w, width); None if the teacher is an artifact that
             does not return it.
@@ -45,9 +45,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A frozen model that answers for the student's images.
+    """A frozen model that is evaluated on the student's images.
 
-    It is not part of the student: neither the optimizer nor a checkpoint knows of it.
+    It is not part of the student, so neither the optimizer nor checkpoints contain it.
 
     Attributes:
         name: What it was opened from.
@@ -58,10 +58,10 @@ class Teacher:
         width: The number of channels of its features.
         has_map: Whether its answers have a map.
         format: The format whose conventions decide the order of its rows.
-        balance: For which frequencies of its classes its probabilities hold, see
-            `Description.balance`; empty if that is unknown.
-        record: What is written into the student's provenance.
-        lines: Lines for the user about it.
+        balance: The frequencies of its classes for which its probabilities hold, see
+            `Description.balance`; empty if they are unknown.
+        record: The entry for the student's provenance.
+        lines: Lines to print about it.
     """
 
     name: str
@@ -136,7 +136,7 @@ def open_teacher(source: str, device: torch.device, student: Preprocessing) -> T
     if own.channels != student.channels:
         raise RecipeError(
             f"teacher = {source}: its images have {own.channels} channels, expected "
-            f"{student.channels}, as the student's have. Use another teacher or in_channels."
+            f"{student.channels}, as the student's have. Use another teacher, or set in_channels."
         )
     if own.value_range != student.value_range:
         raise RecipeError(
@@ -163,7 +163,7 @@ def _from_weights(opened: Weights, device: torch.device, student: Preprocessing)
     if description.preprocessing:
         preprocessing = Preprocessing.read(description.preprocessing)
     else:
-        lines.append("The teacher's weights do not say how images are prepared: as the student's.")
+        lines.append("The teacher's weights state no preprocessing, so the student's is used.")
     return Teacher(
         str(opened.path),
         _Network(network),
@@ -185,7 +185,7 @@ def _from_weights(opened: Weights, device: torch.device, student: Preprocessing)
 
 
 class _Network:
-    """Answers with a network of ours, in evaluation mode."""
+    """Answers with a network of this package, in evaluation mode."""
 
     def __init__(self, network: ConvNeXtV2) -> None:
         self.network = network
@@ -280,7 +280,7 @@ class _Exported:
 
 
 def _blank_answer(card: Card, images: Tensor) -> Answer:
-    """Return an answer of the right shape, for estimates of memory on the meta device."""
+    """Return an answer of the right shape, for memory estimates on the meta device."""
     n, height, width = len(images), images.shape[-2], images.shape[-1]
     stride, channels = 8 * card.arguments["stem_stride"], card.arguments["dims"][-1]
     features = images.new_zeros(n, channels)

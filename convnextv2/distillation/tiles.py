@@ -1,4 +1,4 @@
-"""Masked distillation: from some tiles, a student predicts a teacher's features of all tiles."""
+"""Masked distillation: a student sees some tiles, and predicts a teacher's features of all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TileLessons:
         seen_by_student: How the student's images are normalised.
         grid: Rows and columns of tiles in an image.
         cells: The cells on the side of a tile.
-        weight: The weight of what the teacher says.
+        weight: The weight of the loss against the teacher.
         task_weight: The weight of the reconstruction.
     """
 
@@ -46,7 +46,7 @@ class TileLessons:
         """Compute the loss of a batch.
 
         Args:
-            model: The student, an `FCMAE` with a projection, perhaps wrapped.
+            model: The student, an `FCMAE` with a projection, which may be wrapped.
             images: float32 (N, C, H, W), normalised.
             visible: int64 (N, V), the tiles that the encoder sees.
             masked: int64 (N, L - V), the tiles that it does not see.
@@ -92,7 +92,7 @@ class TileLessons:
 def build_tile_lessons(
     recipe: Recipe, teacher: Teacher, student: FCMAE, preprocessing: Preprocessing
 ) -> TileLessons:
-    """Give an FCMAE the layers that predict the teacher's features.
+    """Add layers to an FCMAE that predict the teacher's features.
 
     Args:
         recipe: The recipe.

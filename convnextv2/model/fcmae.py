@@ -149,7 +149,7 @@ class FCMAE(nn.Module):
             width: Width of the image in px.
 
         Raises:
-            ConvNeXtV2Error: The image does not consist of whole tiles, or of fewer than two.
+            ConvNeXtV2Error: The image does not consist of two or more whole tiles.
         """
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
