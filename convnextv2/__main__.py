@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command of the command line, for which alone this process was started.
+    """Run one command of the command line, as the only purpose of this process.
 
     Args:
         argv: The arguments without the program's name. None stands for those of sys.argv.
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in ENDS:  # another signal must not change what a launcher is told
             signal.signal(number, signal.SIG_IGN)
         return code
-    # This comes first and holds to the last: a service may be reloaded or stopped while it is being
-    # imported, or while it ends.
+    # The signals are held from here to the end: a service may be reloaded or stopped while its
+    # modules are being imported, or while it ends.
     from convnextv2.server.signals import hold, ignore
 
     hold()
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Give the process the standard streams that it was started without, as by `>&-`.
+    """Open the standard streams that the process was started without, for example with `>&-`.
 
-    Python has None in their place. A file that is opened later would get their numbers, and what
-    libraries print would go into it.
+    Python sets them to None. A file that is opened later would get a free descriptor of theirs, and
+    what libraries print would go into that file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -1,4 +1,4 @@
-"""The arguments of the command line, whose parsers follow from the declarations in `verbs.options`.
+"""Parses the command line. The parsers follow from the declarations in `verbs.options`.
 
 Values remain text here. Each verb reads them as it reads those of a Python call, and reports all
 mistakes together. Importing this module does not need torch.
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _tell_repeated(given: Mapping[str, Sequence[str]]) -> None:
-    """Print which options have several values. The last one counts, as in most programs."""
+    """Print which options are given several values. The last one counts, as in most programs."""
     for name, values in given.items():
         if len(set(values)) > 1:
             times = "twice" if len(values) == 2 else f"{len(values)} times"
@@ -108,8 +108,8 @@ class _Last(argparse.Action):
 
 
 _NAME = "\0"
-"""Marks what stands after "--", which argparse does not always keep apart from options. The command
-line cannot hold this character."""
+"""Marks the arguments after "--", which argparse does not always keep apart from options. A command
+line cannot contain this character."""
 
 
 def _unmarked(value: Any) -> Any:
@@ -167,7 +167,7 @@ _PATHS = ("RUN", "RECIPE", "IMAGE", "MODEL", "WEIGHTS", "DATA", "FILE", "FOLDER"
 
 
 def build_parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
-    """Build the parser of one verb.
+    """Build the parser of a verb.
 
     Values remain text. An option that is not given is missing from the result.
 
@@ -293,7 +293,7 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
         by name, in their order.
 
     Raises:
-        ConvNeXtV2Error: An argument looks like an option, and is none.
+        ConvNeXtV2Error: An argument looks like an option but is none.
     """
     known: list[str] = []
     unknown: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
 """The share of the machine that a container may use, by the limits of its control groups.
 
-Docker's `--cpus`, Kubernetes' `limits` and systemd's `CPUQuota=` do not change which cores a
-process may run on, nor what /proc/meminfo says. They are written in the files of its control
-groups only, and the groups above it limit it too.
+Docker's `--cpus`, Kubernetes' `limits` and systemd's `CPUQuota=` change neither the cores that a
+process may run on nor the content of /proc/meminfo. They are found only in the files of its control
+group, and the limits of the groups above it apply too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _NO_LIMIT = 1 << 60
-"""Bytes; version 1 writes the largest multiple of a page in place of no limit."""
+"""Bytes. A limit of this size or more is none: version 1 then states the largest multiple of a
+page."""
 
 
 @dataclass(frozen=True)
 class _Hierarchy:
-    """One tree of control groups. version: 1 or 2. groups: our folder in it and those above."""
+    """A tree of control groups: version 1 or 2, and our folder in it with those above."""
 
     version: int
     groups: tuple[Path, ...]
@@ -31,7 +32,7 @@ def cpu_quota(proc: Path = Path("/proc/self")) -> float | None:
         proc: The folder that holds `cgroup` and `mountinfo` of the process.
 
     Returns:
-        Cores, such as 1.5, or None where nothing limits them.
+        Cores, such as 1.5, or None if there is no limit.
     """
     quotas = [
         quota
@@ -49,8 +50,7 @@ def free_memory(proc: Path = Path("/proc/self")) -> int | None:
         proc: The folder that holds `cgroup` and `mountinfo` of the process.
 
     Returns:
-        Bytes, where files that were read once and are still cached count as free, or None where
-        nothing limits them.
+        Bytes, or None if there is no limit. The inactive part of the page cache counts as free.
     """
     rooms = [
         room
@@ -66,7 +66,7 @@ def _quota(group: Path, version: int) -> float | None:
         quota, _, period = _text(group / "cpu.max").partition(" ")
     else:
         quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
-    # "max" of version 2 and "-1" of version 1 are no limit; neither is a number of digits.
+    # "max" of version 2 and "-1" of version 1 mean no limit; neither consists of digits.
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
 
 
@@ -75,7 +75,7 @@ def _room(group: Path, version: int) -> int | None:
     limit, usage = (_text(group / f"memory.{name}") for name in names)
     if not (limit.isdecimal() and usage.isdecimal()) or int(limit) >= _NO_LIMIT:
         return None
-    # Version 1 counts the groups below it under names of their own.
+    # In version 1, the fields that include the groups below have names of their own.
     field = "inactive_file" if version == 2 else "total_inactive_file"
     cached = re.search(rf"^{field} (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
     return max(0, int(limit) - int(usage) + (int(cached[1]) if cached else 0))

@@ -1,13 +1,13 @@
-"""Reads and writes checkpoints: folders with all that a run needs to go on, hashed file by file.
+"""Reads and writes checkpoints: folders with all that a run needs to resume, hashed file by file.
 
     model.safetensors, model.json   the weights
     average.safetensors             their moving average, if the recipe asks for one
     optimizer.safetensors           the optimizer's tensors, by parameter name
-    beside.safetensors              what learns beside the network, if anything does
+    beside.safetensors              what is trained beside the network, if anything
     progress.json                   the position in the run; the SHA-256 of the other files and of
                                     its own content
 
-If the run is sharded, each rank writes its part of all tensors, and there is
+If the run is sharded, each rank writes its part of all tensors, and the folder has
 
     model.json                      the description of the network
     shards/                         the tensors, see `checkpoint_shards`
@@ -44,21 +44,21 @@ _BESIDE = "beside.safetensors"
 _SHARDS, _DESCRIPTION = "shards", "model.json"
 _KINDS = ("weights", "average", "optimizer", "beside")
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
-"""Errors of the system that say nothing about the content of a file."""
+"""Errors of the system that say nothing about a file's content."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a run needs to go on.
+    """Everything that a run needs to resume.
 
     Attributes:
         description: The network that the weights belong to.
         weights: The weights by parameter name.
         average: Their moving average by parameter name; empty if there is none.
         optimizer: The optimizer's tensors, as `training.state.optimizer_tensors` names them.
-        progress: The position and everything else that is not a tensor, as JSON takes it.
-        beside: Tensors that learn beside the network and are not part of it, such as the projection
-            to a teacher's features, by parameter name; usually empty.
+        progress: The position and everything else that is not a tensor, in types that JSON has.
+        beside: Tensors that are trained beside the network but are not part of it, such as the
+            projection to a teacher's features, by parameter name; usually empty.
     """
 
     description: Description
@@ -123,7 +123,7 @@ def write_sharded_checkpoint(folder: Path, checkpoint: Checkpoint, channel: Side
         if is_main:
             if missing := sorted(name for name in hashes if not (temporary / name).is_file()):
                 raise OSError(
-                    f"{temporary / missing[0]}: another rank wrote it, and it is not there. With "
+                    f"{temporary / missing[0]}: another rank wrote it, but it is not there. With "
                     "shard, out must be on a file system that all ranks share."
                 )
             for name in (f"{_SHARDS}/.metadata", _DESCRIPTION):
@@ -175,7 +175,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
         The progress, as in `Checkpoint.progress`.
 
     Raises:
-        DamagedCheckpointError: The file is missing, is not JSON, or is not what was written.
+        DamagedCheckpointError: The file is missing, is not JSON, or has changed since then.
     """
     return _read_progress(folder)[0]
 
@@ -185,7 +185,7 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint after checking the hash of every file.
 
-    Older versions wrote no hashes. In their checkpoints only files that cannot be read are noticed.
+    Older versions wrote no hashes. In their checkpoints only unreadable files are noticed.
 
     Args:
         folder: The checkpoint.
@@ -198,8 +198,8 @@ def read_checkpoint(
         Its content. Tensors are on the CPU unless `allocate` made them elsewhere.
 
     Raises:
-        DamagedCheckpointError: A file is missing, cannot be read or is not what was written; the
-            message names it.
+        DamagedCheckpointError: A file is missing, cannot be read or has changed since it was
+            written; the message names it.
     """
     progress, hashes = _read_progress(folder)
     if is_sharded(folder):
@@ -291,9 +291,9 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise DamagedCheckpointError(f"{path}: is not a JSON object.")
     stated = content.pop("sha256", None)
     if stated is not None and stated != _content_sha256(content):
-        raise DamagedCheckpointError(f"{path}: its content is not what was written (SHA-256).")
+        raise DamagedCheckpointError(f"{path}: has changed since it was written (SHA-256).")
     if stated is None and "files" in content:
-        raise DamagedCheckpointError(f"{path}: has lost the SHA-256 of its content.")
+        raise DamagedCheckpointError(f"{path}: lacks the SHA-256 of its content.")
     if stated is None:
         _check_position(content, path)
     return content, content.pop("files", {})
@@ -303,7 +303,7 @@ def _check_position(content: Mapping[str, Any], path: Path) -> None:
     """Check the progress in a checkpoint that an older version wrote without a hash.
 
     Raises:
-        DamagedCheckpointError: It has no position, or not the one in the name of its folder.
+        DamagedCheckpointError: It has no position, or another one than the name of its folder.
     """
     position = [content.get(name) for name in ("epoch", "step", "batch")]
     named = re.fullmatch(r"epoch-(\d+)-step-(\d+)", path.parent.name)
@@ -311,8 +311,8 @@ def _check_position(content: Mapping[str, Any], path: Path) -> None:
     are_numbers = all(isinstance(number, int) and number >= 0 for number in position)
     if not are_numbers or position[:2] != expected:
         raise DamagedCheckpointError(
-            f"{path}: epoch, step and batch are {position}, which is not where {path.parent.name} "
-            "was."
+            f"{path}: epoch, step and batch are {position}, which does not match "
+            f"{path.parent.name}."
         )
 
 
@@ -324,13 +324,13 @@ def _check_hash(path: Path, expected: str) -> None:
         raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     if found != expected:
         raise DamagedCheckpointError(
-            f"{path}: its content is not what was written (SHA-256 {found[:12]}..., expected "
+            f"{path}: has changed since it was written (SHA-256 {found[:12]}..., expected "
             f"{expected[:12]}...)."
         )
 
 
 def _raise_if_out_of_reach(error: Exception) -> None:
-    """Raise an error again if the file is not at fault, so that its checkpoint is not set aside."""
+    """Raise the error again if the file is not at fault, so its checkpoint is not set aside."""
     if isinstance(error, OSError) and error.errno in _OUT_OF_REACH:
         raise error
 

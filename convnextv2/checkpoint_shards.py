@@ -4,8 +4,8 @@ The format is that of torch.distributed.checkpoint: `.metadata` says which piece
 where, and `__RANK_0.distcp` holds the pieces of a rank. Any number of ranks can read it, because
 each reads the pieces that it needs.
 
-`.metadata` is a pickle. Here it is read with the few classes that PyTorch writes into it, and
-nothing else in it is executed.
+`.metadata` is a pickle. It is read with only the few classes that PyTorch writes into it, so
+nothing else in it can be executed.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], channel: SideChann
             planner=DefaultSavePlanner(dedup_save_to_lowest_rank=True),
             process_group=channel.group,
         )
-    except CheckpointException as error:  # a BaseException, which nothing else would catch
+    except CheckpointException as error:  # a BaseException, which no handler of Exception catches
         rank, (cause, _) = sorted(error.failures.items())[0]
         where = "" if rank == channel.rank else f"rank {rank}: "
         if isinstance(cause, OSError) and cause.errno:
             raise OSError(cause.errno, f"{where}{cause.strerror}", cause.filename) from error
         if isinstance(cause, RuntimeError) and "PytorchStreamWriter" in str(cause):
-            # PyTorch's writer of files drops what the system said.
+            # PyTorch's writer drops the message of the system.
             raise OSError(f"{where}{folder}: cannot be written ({cause})") from error
         raise RuntimeError(f"{where}{folder}: cannot be written ({cause})") from error
 
@@ -83,12 +83,12 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], channel: SideChann
 def read_shards(
     folder: Path, *, prefix: str = "", allocate: Allocate | None = None
 ) -> dict[str, Tensor]:
-    """Read tensors that ranks wrote in parts. Every rank may call this by itself.
+    """Read tensors that the ranks wrote in parts. Each rank may call this independently.
 
     Args:
         folder: The folder that `write_shards` wrote.
         prefix: Read only the tensors whose keys begin with this text.
-        allocate: Makes the tensors to read into. If that is a DTensor, only this rank's part is
+        allocate: Makes the tensors to read into. Of a DTensor, only this rank's part is
             read. None reads whole tensors on the CPU.
 
     Returns:
@@ -106,7 +106,7 @@ def read_shards(
         """PyTorch's reader, which interprets the metadata with known classes only."""
 
         def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-            """Return the metadata that were read already."""
+            """Return the metadata that was already read."""
             return metadata
 
     metadata = _read_metadata(folder)

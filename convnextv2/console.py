@@ -1,4 +1,4 @@
-"""Printing: a line appears once, however many ranks there are, and answers apart from lines."""
+"""Printing: each line once for all ranks, and answers in JSON apart from the lines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def say(text: str) -> None:
 
 
 def print_to_stderr(line: str) -> None:
-    """Print a line on stderr, unless the terminal was closed."""
+    """Print a line to stderr, unless the terminal was closed."""
     with suppress(OSError):
         print(line, file=sys.stderr)
 
 
 @contextmanager
 def answering(as_json: bool) -> Iterator[None]:
-    """Run a verb that was asked, or was not asked, to answer in JSON.
+    """Set whether the verb that runs in the block answers in JSON.
 
     A verb that another verb calls has no answers of its own.
 
@@ -51,8 +51,8 @@ def answer(content: Any) -> None:
     """Print a verb's answer as one line of JSON, if the verb was asked for it.
 
     Args:
-        content: What `json.dumps` accepts. Numbers that are not finite become null, for which JSON
-            has no other word.
+        content: What `json.dumps` accepts. Numbers that are not finite become null, because JSON
+            cannot represent them.
     """
     out = _ANSWERS.get()
     if out is not None and find_launch(os.environ).rank == 0:

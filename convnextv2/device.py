@@ -16,7 +16,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """Return the device that a user means.
 
     Args:
-        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for
+        name: "auto" for the accelerator if there is one, else the CPU; "gpu" for cuda; "ascend" for
             npu; or a device of PyTorch.
         local_rank: Which accelerator of the host, if the name has no number.
 
@@ -37,9 +37,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if accelerator is None or accelerator.type != kind:
         has = (
-            f"this machine has {accelerator.type}"
-            if accelerator
-            else "this machine has the CPU only"
+            f"this machine has {accelerator.type}" if accelerator else "this machine has only a CPU"
         )
         raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
     try:
@@ -50,7 +48,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     count = torch.accelerator.device_count()
     if index >= count:
         raise DeviceError(
-            f"device = {name!r}: there is no number {index}, this machine has {count}. "
+            f"device = {name!r}: there is no device {index}, this machine has {count}. "
             "Start fewer ranks on it."
         )
     torch.accelerator.set_device_index(index)
@@ -60,8 +58,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device, in training without waiting for a GPU.
 
-    A copy from ordinary memory makes the host wait until the GPU has done all that it was given
-    before. From pinned memory the copy is queued. PyTorch keeps that memory until it is done.
+    A copy from ordinary memory makes the host wait until the GPU has finished all earlier work. A
+    copy from pinned memory is queued, and PyTorch keeps that memory until the copy is done.
 
     Args:
         tensor: Pinned by the loader, or small.
@@ -78,7 +76,7 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 
     Args:
         setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively,
-            float16 on GPUs that have tensor cores for that only (Volta and Turing), else float32.
+            float16 on GPUs whose tensor cores support only that (Volta, Turing), else float32.
         device: The device of this rank.
     """
     if setting != "auto":
@@ -100,8 +98,9 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 def bound_threads(local_ranks: int = 1) -> None:
     """Let PyTorch start no more threads than there are cores for this process.
 
-    PyTorch counts the machine's cores. Threads beyond a container's quota are stopped together in
-    the middle of each operation. If OMP_NUM_THREADS is set, it wins.
+    PyTorch counts the cores of the machine. If more threads compute than a container's quota
+    allows, the system suspends them in the middle of each operation. OMP_NUM_THREADS takes
+    precedence.
 
     Args:
         local_ranks: How many processes share the cores.
@@ -112,7 +111,7 @@ def bound_threads(local_ranks: int = 1) -> None:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device, or None if it does not tell."""
+    """Return the bytes that are free on a device, or None if it does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return free_host_memory() if device.type == "cpu" else None

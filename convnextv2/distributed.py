@@ -1,4 +1,4 @@
-"""The ranks that train together: how they find each other, what they exchange, how they part."""
+"""The ranks that train together: how they find each other, what they exchange, how they leave."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Place:
 
 
 class SideChannel:
-    """A second connection of all ranks, from CPU to CPU, for work beside training.
+    """A second connection of all ranks, from CPU to CPU, for work in parallel with training.
 
-    A thread that saves must not use the connection of the training steps: collectives of two
+    A thread that saves must not use the connection of the training steps: the collectives of two
     threads would mix. All ranks must open their channel together.
 
     Args:
@@ -144,9 +144,9 @@ class SideChannel:
 
 _roll_call: RollCall | None = None
 _stores: dict[tuple[str, ...], Store] = {}
-"""The store in which the ranks find each other, by its address and this rank. It is kept until the
-process ends. If a later training met in a new store, a rank could reach what is left of the old
-one, and would wait there forever."""
+"""The stores in which the ranks find each other, by address and rank. Each is kept until the
+process ends: if a later training used a new store, a rank could reach the remains of the old one,
+and would wait there forever."""
 _trainings = 0
 """The number of trainings that this process has joined."""
 
@@ -197,7 +197,7 @@ def start(
 def joined(
     device: str = "auto", distribute: bool | str = "auto", *, timeout_s: int = 600
 ) -> Iterator[tuple[Place, list[str]]]:
-    """Be among the other ranks; see `start`.
+    """Join the other ranks for the duration of the block; see `start`.
 
     Yields:
         The place, and lines to announce.
@@ -224,10 +224,10 @@ def leave() -> None:
 
 
 def _leave_failed(error: BaseException) -> LostRankError | None:
-    """Leave the other ranks, of which one is perhaps the cause: then it is named."""
+    """Leave the other ranks after an error. Returns an error that names the rank that caused it."""
     if not dist.is_initialized():
         return None
-    with suppress(ValueError):  # torchrun and mpirun send it to the ranks that are left
+    with suppress(ValueError):  # torchrun and mpirun send it to the remaining ranks
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cause = None
     if _roll_call is not None:
@@ -267,8 +267,8 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> str:
             "example with: mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    # All ranks must agree on the port without talking, and what they share is the job. Outgoing
-    # connections take no port below 32768.
+    # All ranks must agree on the port without communicating, so it follows from the job, which they
+    # share. Linux gives outgoing connections no port below 32768.
     os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 12_000))
     backend = dist.get_default_backend_for_device(device)
     if device.type != "cpu":
@@ -280,8 +280,8 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> str:
         if key not in _stores:
             found = rendezvous("env://", launch.rank, launch.world_size, timeout=timeout)
             _stores[key] = next(found)[0]
-        # torchrun keeps its store, too, when it starts the ranks again. Without names of their own,
-        # new ones would find the addresses of those that are gone, and wait for them.
+        # torchrun also keeps its store when it restarts the ranks. Without a prefix of their own,
+        # the new ranks would find the addresses of the old ones, and wait for them.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         name = f"attempt-{attempt}/training-{_trainings}"
         _trainings += 1

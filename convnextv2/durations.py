@@ -19,7 +19,7 @@ def read_duration(text: str) -> float:
         Seconds.
 
     Raises:
-        ValueError: It is no such duration, 0, or longer than ten years.
+        ValueError: It is not a duration, is 0, or is longer than ten years.
     """
     rest, seconds = text.strip().lower().replace(" ", ""), 0.0
     if rest.replace(".", "", 1).isdigit():

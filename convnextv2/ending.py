@@ -54,10 +54,10 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def stop_early() -> None:
-    """Make SIGTERM and SIGHUP end the process as a stopped run, for the time before it has begun.
+    """Make SIGTERM and SIGHUP end the process as a stopped run, for the time before the run begins.
 
-    A launcher stops its ranks at any moment, also while they import PyTorch. Nothing is wrong with
-    the command, so it may be started again.
+    A launcher may stop its ranks at any moment, even while they import PyTorch. Nothing is wrong
+    with the command, so it may be started again.
     """
     for number in set(ENDS) - {signal.SIGINT}:
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -1,13 +1,13 @@
-"""Errors that a user can cause and mend.
+"""Errors that a user can cause and fix.
 
 ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
 ├── DataError         a folder, table or image cannot be used
 │   ├── ImageSizeError    an image has more pixels than may be decoded
 │   ├── ChannelsError     an image does not have the channels that the network takes
-│   └── StorageError      images are out of reach, though nothing is wrong with them
+│   └── StorageError      images cannot be reached, though nothing is wrong with them
 ├── CheckpointError   weights cannot be read, or do not fit the model
-│   └── DamagedCheckpointError   a file of a run's checkpoint is not what was written
+│   └── DamagedCheckpointError   a file of a run's checkpoint is missing or has changed
 ├── ArtifactError     an exported model cannot be read, or is worse than the model it came from
 ├── RunError          a run folder exists already, or a folder is not a run folder
 ├── DeviceError       a device or the other ranks cannot be reached
@@ -56,7 +56,7 @@ class Ended(KeyboardInterrupt):
         )
 
     def __reduce__(self) -> tuple[type[Ended], tuple[int]]:
-        """Let a worker process send it whole, although its message is not its argument."""
+        """Let a worker process pickle it, although its message is not its argument."""
         return Ended, (self.number,)
 
     @property
@@ -109,7 +109,7 @@ class ChannelsError(DataError):
 
 
 class StorageError(DataError):
-    """Images are out of reach: a file server is away, or the machine has no room for them.
+    """Images cannot be reached: a file server is down, or the machine has no room for them.
 
     Nothing is wrong with the images themselves, so none is left out because of this error.
     """
@@ -118,7 +118,7 @@ class StorageError(DataError):
 class CheckpointError(ConvNeXtV2Error):
     """Weights cannot be read, or do not fit the model.
 
-    A file may give its parts any name, so the message is made one printable line.
+    The names in a file may hold any character, so the message is made one printable line.
     """
 
     def __init__(self, message: str) -> None:
@@ -126,7 +126,7 @@ class CheckpointError(ConvNeXtV2Error):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A file of a run's checkpoint is missing, cannot be read, or is not what was written."""
+    """A file of a run's checkpoint is missing, cannot be read, or has changed since."""
 
 
 class ArtifactError(ConvNeXtV2Error):
@@ -169,7 +169,7 @@ class MissingPackageError(ConvNeXtV2Error):
         self._arguments = package, extra
         super().__init__(
             f"{package} is not installed. Install it with: pip install {_requirement(package)} "
-            f"(or all of its kind, in the project's checkout: pip install '.[{extra}]')"
+            f"(or the whole extra, in the project's checkout: pip install '.[{extra}]')"
         )
 
     def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str]]:

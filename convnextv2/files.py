@@ -1,4 +1,4 @@
-"""Writes files in one atomic step, reads JSON that anyone may have written, and hashes files."""
+"""Writes files in one atomic step, reads untrusted JSON, and hashes files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which no encoding can write."""
+"""Half of a surrogate pair, which UTF-8 cannot encode."""
 _MAX_BRACKETS = 100_000
 
 
@@ -33,12 +33,12 @@ def replacing(path: Path, *, makes_folder: bool = False) -> Iterator[Path]:
     or the new one. The permissions are those that the umask asks for, even if a library writes the
     temporary file: safetensors makes files that only their owner can read.
 
-    The temporary file has a name of its own, so that two processes which write the same file do not
-    mix their contents: the last one wins. What a killed process left in the folder is removed.
+    The name of the temporary file is unique, so two processes that write the same file do not mix
+    their contents: the last one wins. What a killed process left in the folder is removed.
 
     Args:
         path: The file to replace or create.
-        makes_folder: Whether the folder that it lies in is made, unless the writing fails.
+        makes_folder: Whether to make the parent folder. If the write fails, it is removed again.
 
     Yields:
         The temporary path to write to.
@@ -59,7 +59,7 @@ def replacing(path: Path, *, makes_folder: bool = False) -> Iterator[Path]:
             os.fsync(file.fileno())
     except BaseException as error:
         temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
-        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
+        if isinstance(error, OSError) and error.filename is None:  # from a write to an open file
             error.filename = str(path)
         raise
     os.replace(temporary, path)
@@ -80,7 +80,7 @@ _numbers = itertools.count()
 _swept: set[str] = set()
 _TEMPORARY = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp")
 _DEAD_S = 7 * 86400.0
-"""Another machine's temporary file that nobody has written to for so long is of a dead process."""
+"""Another machine's temporary file of this age, in seconds, belongs to a process that has ended."""
 
 
 def _machine() -> str:
@@ -104,11 +104,11 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     while True:
         temporary = _temporary(path)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same number
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process with the same number
         try:
             temporary.mkdir(mode=0o700)
             break
-        except FileExistsError:  # of another user, who had the same number
+        except FileExistsError:  # of another user, whose process had the same number
             continue
     try:
         yield temporary
@@ -131,7 +131,7 @@ def system_scratch(name: str) -> AbstractContextManager[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders of processes that have been killed.
 
-    A folder is looked through once in a process.
+    Each process scans a folder only once.
     """
     if (absolute := os.path.abspath(folder)) in _swept:
         return
@@ -153,7 +153,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Return whether a process of this machine runs; True if that cannot be told."""
+    """Return whether a process of this machine runs; True if that is unknown."""
     if os.name != "posix":
         return True
     try:
@@ -184,8 +184,8 @@ def temporary_folders(folder: Path) -> Iterator[None]:
 def reason_of(error: OSError) -> str:
     """Say why the system could not write, such as "No space left on device".
 
-    A folder that cannot be made since a link to nothing has its name is said to be that. The system
-    says that it exists.
+    If a folder cannot be made because a dangling link has its name, this says so. The system would
+    only say that the file exists.
     """
     name = error.filename
     if error.errno == errno.EEXIST and name and os.path.islink(name) and not os.path.exists(name):
@@ -208,17 +208,17 @@ _OF_THE_SYSTEM = {
     errno.EISDIR: _PATH,
     errno.ENAMETOOLONG: _PATH,
     errno.ELOOP: _PATH,
-    errno.EIO: "The disk or the file server fails; look at it, then start the same command again.",
-    errno.ESTALE: "The file server was away; start the same command again (a run: with --resume).",
+    errno.EIO: "The disk or the file server is failing; check it, then start the command again.",
+    errno.ESTALE: "The file server was down; start the same command again (a run: with --resume).",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
 """Errors of the operating system, and their remedies. Any other OSError keeps its traceback."""
 
 
 def mistake_of(error: OSError) -> str | None:
-    """Return the line about an error of the operating system that a user can mend.
+    """Describe an error of the operating system that a user can fix.
 
-    It has the file and the remedy. None stands for any other error.
+    The line has the file and the remedy. For any other error, the result is None.
     """
     if error.errno not in _OF_THE_SYSTEM:
         return None
@@ -227,9 +227,9 @@ def mistake_of(error: OSError) -> str | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, so that they survive a loss of power.
+    """Flush the names in a folder to the disk, so that they survive a power failure.
 
-    Some systems cannot open folders or cannot flush them. They write the names in their own time.
+    On systems that cannot open or flush folders, this does nothing.
 
     Args:
         folder: The folder whose entries were created, renamed or deleted.
@@ -243,13 +243,13 @@ def sync_folder(folder: Path) -> None:
 
 
 _MAX_NAME = 255
-"""Bytes that the usual file systems take as the name of a file."""
+"""The longest file name that common file systems allow, in bytes."""
 
 
 def name_after(path: str | Path, ending: str, *, prefix: str = "") -> str:
     """Name a file after another one: its stem between a prefix and an ending.
 
-    The stem is cut so that file systems take the name.
+    The stem is shortened if the name would be too long for file systems.
     """
     stem = Path(path).stem
     room = _MAX_NAME - len(os.fsencode(prefix + ending))
@@ -305,8 +305,8 @@ def write_json(path: Path, content: Any) -> None:
 def parse_json(text: str) -> Any:
     """Parse JSON so that every string in it can be written again.
 
-    Python represents file names that are not UTF-8 by halves of surrogate pairs, and writes those
-    into JSON. Such a half becomes the text of its Python escape.
+    Python represents bytes of file names that are not UTF-8 as halves of surrogate pairs, and
+    writes those into JSON. Each is replaced by its Python escape.
 
     Args:
         text: The JSON.
@@ -315,15 +315,15 @@ def parse_json(text: str) -> Any:
         The parsed content.
 
     Raises:
-        ValueError: The text is not JSON, has so many lists and objects that they would fill the
-            memory, or has them too deep in each other.
+        ValueError: The text is not JSON, or has too many lists and objects for the memory, or nests
+            them too deeply.
     """
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         raise ValueError(f"more than {_MAX_BRACKETS:,} lists and objects")
     try:
         content = json.loads(text)
     except RecursionError:
-        raise ValueError("lists or objects lie in each other too deeply") from None
+        raise ValueError("lists or objects are nested too deeply") from None
     if not re.search(r"\\u[dD][89a-fA-F]", text):
         return content
     return json.loads(

@@ -41,7 +41,7 @@ def find_weights(path: str | Path) -> Path:
         A weights file or a Hub folder.
 
     Raises:
-        RunError: There are no weights, or nobody can tell, as a folder may not be entered.
+        RunError: There are no weights, or a folder may not be entered, so this is unknown.
         CheckpointError: The repository cannot be downloaded.
     """
     name, path = str(path), Path(path)
@@ -66,7 +66,7 @@ def find_weights(path: str | Path) -> Path:
     _check_no_artifact(path)
     if is_sharded(path):
         raise RunError(
-            f"{path}: is a sharded checkpoint, to go on from with --resume. Give its run, whose "
+            f"{path}: is a sharded checkpoint, which only --resume can read. Give its run, whose "
             "last/ and best/ have the weights in one file."
         )
     if Run(path).last_checkpoint() is not None:  # whose weights may not be the averaged ones
@@ -81,8 +81,8 @@ def find_weights(path: str | Path) -> Path:
 def has_file(path: Path) -> bool:
     """Return whether a weights file is there.
 
-    `os.path.isfile` also returns False if that cannot be told. The weights of last/ would then be
-    taken in silence for those of a best/ that may not be entered, or that lies on another disk.
+    `os.path.isfile` also returns False if the system does not tell. The weights of last/ would then
+    silently replace those of a best/ that cannot be entered, or that lies on a missing disk.
 
     Raises:
         RunError: The system does not tell, or a link leads to nothing.
@@ -95,13 +95,13 @@ def has_file(path: Path) -> bool:
         links = [each for each in (path, path.parent) if os.path.islink(each)]
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
             raise RunError(
-                f"{path}: cannot be looked at ({error.strerror}). Mend that, or give a file of "
-                "weights that can be read."
+                f"{path}: cannot be accessed ({error.strerror}). Fix that, or give a weights file "
+                "that can be read."
             ) from None
         for link in links:
             if not os.path.exists(link):
                 raise RunError(
-                    f"{link}: is a link to {os.readlink(link)}, which is gone. Mend the link, or "
+                    f"{link}: is a link to {os.readlink(link)}, which is gone. Fix the link, or "
                     "give a file of weights."
                 ) from None
         return False
@@ -153,8 +153,8 @@ def run_of(weights: Path) -> Run | None:
 def recipe_of(weights: Path) -> Recipe | None:
     """Read the recipe of the run that a weights file belongs to; None if it lies in none.
 
-    Its data are absolute paths, since they counted from the folder in which the run was started. If
-    that folder is unknown, relative ones are left empty.
+    Its data paths become absolute: in the recipe they are relative to the folder in which the run
+    was started. If that folder is unknown, relative paths are left empty.
     """
     run = run_of(weights)
     if run is None:
@@ -170,7 +170,7 @@ def recipe_of(weights: Path) -> Recipe | None:
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:
-    """Open weights, and let their run say what a file of MindCV does not.
+    """Open weights, and complete a file of MindCV with what its run knows.
 
     MindCV's files do not say how images are prepared and what the classes are called. If such a
     file lies in a run with the same network, both are taken from the run.

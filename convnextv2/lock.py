@@ -1,7 +1,7 @@
 """Locks that keep two processes from writing one folder, or from making one result.
 
-The system drops a lock when its process ends in any way, so a kill leaves nothing to clean up. File
-servers have these locks too (NFS from version 4 on, or with lockd).
+The system releases a lock when its process ends in any way, so a killed process leaves nothing to
+clean up. Network file systems support these locks too (NFS from version 4 on, or with lockd).
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def locked(folder: Path, *, option: str = "out", shown: Path | None = None) -> I
 
 @contextmanager
 def building(target: Path, *, option: str = "out") -> Iterator[Path]:
-    """Give an empty folder beside a target, to make something in that then gets the target's name.
+    """Provide an empty folder beside a target, to build in it what then gets the target's name.
 
-    The folder is removed at the end. No other process makes the same target meanwhile, and what a
-    process left there that was killed is removed first.
+    The folder is removed at the end. Its lock keeps other processes from building the same target,
+    and what a killed process left in it is removed first.
 
     Args:
         target: What is made: a file or a folder. The folder that it lies in is created.
@@ -113,7 +113,7 @@ def _clear(folder: Path) -> None:
 
 
 def _take(path: Path, name: str) -> tuple[int | None, str]:
-    """Take the lock; return its open file, None without locks, and the line to announce."""
+    """Take the lock. Returns its descriptor, None without locks, and a line to announce."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -133,7 +133,7 @@ def _take(path: Path, name: str) -> tuple[int | None, str]:
                     "stop it, or choose another place."
                 ) from None
             path.unlink(missing_ok=True)
-            return None, f"{path.parent}: no lock there ({error.strerror}); start one at a time."
+            return None, f"{path.parent}: no locks there ({error.strerror}); start one at a time."
         try:
             # If the previous holder has deleted the file, this lock belongs to no name at all.
             is_there = os.fstat(descriptor).st_ino == os.stat(path).st_ino

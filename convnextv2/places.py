@@ -21,7 +21,7 @@ def check_place(path: Path, *, option: str = "out") -> None:
     """Check that a file can be written, and leave nothing behind.
 
     Args:
-        path: The file. Whoever writes it makes the folder that it lies in.
+        path: The file. Its folder need not exist; this function does not create it.
         option: The option that names it.
 
     Raises:
@@ -68,7 +68,7 @@ def start_of(path: Path) -> bytes:
 
 
 def exists_already(kind: str) -> str:
-    """Say that a file is not replaced, since it is not what a verb writes.
+    """Say that a file is not replaced, because it is not what a verb writes.
 
     Args:
         kind: What the verb writes, such as "a page".

@@ -18,7 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 WARPS_FROM_PX = 384
-"""The official code, timm and transformers warp images of this size or more; they do not crop."""
+"""From this size on, the official code, timm and transformers warp images instead of cropping."""
 WARPS_TO_PX = 32
 """The official code also warps images of this size or less."""
 
@@ -40,7 +40,7 @@ def official_warps(image_size: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The way in which a model's images are prepared for evaluation.
+    """How a model's images are prepared for evaluation.
 
     Attributes:
         image_size: Height and width of the result, in pixels.
@@ -122,7 +122,7 @@ class Preprocessing:
         # square. One pixel more or less shifts the crop, and thus every value that the network
         # sees.
         extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
-        if height * least_width <= width * least_height:  # the height is the shorter, in crops
+        if height * least_width <= width * least_height:  # height is shorter, in crops
             return least_height, math.floor(least_height * width / height + extra)
         return math.floor(least_width * height / width + extra), least_width
 

@@ -2,10 +2,10 @@
 
 When a rank ends, the others see a broken connection. When it hangs, they see a time-out. Neither
 says which rank it was. Each rank therefore keeps incrementing a counter in the store through which
-the ranks found each other. A rank that fails leaves its reason there, and one that finds another
-missing leaves which one it is. The others read it between two counts. They may still be waiting for
-that rank in an operation: gloo wakes them only when its process ends, and if that is rank 0, the
-store ends with it.
+the ranks found each other. A rank that fails writes the reason into the store, and one that finds
+another missing writes which one it is. The others read it between two increments. They may still be
+waiting for that rank in an operation: gloo wakes them only when its process ends, and if that is
+rank 0, the store ends with it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from convnextv2.files import mistake_of
 
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
-"""Seconds for which the other ranks are watched. One that does not count up counts as silent."""
+"""Seconds to watch the other ranks. A rank whose counter does not rise meanwhile is silent."""
 _LAST_WORDS_S = _LISTEN_S + _BEAT_S
-"""The most seconds for which rank 0 waits for the others to read why the job failed."""
+"""The longest time that rank 0 waits for the others to read why the job failed, in seconds."""
 _FAILED = "failed"
 """The key in the store that is set by the first rank to fail or to find another missing."""
 _BROKEN = re.compile(
@@ -39,14 +39,14 @@ _BROKEN = re.compile(
 
 
 class _Beat(NamedTuple):
-    """The last sign of life of a rank: the state of its counter, and its step of training."""
+    """The last heartbeat of a rank: the state of its counter, and its training step."""
 
     counted: int
     step: int
 
 
 class _Failure(NamedTuple):
-    """Why the job failed, as all other ranks tell it, and their exit code."""
+    """Why the job failed, as all other ranks report it, and their exit code."""
 
     text: str
     exit_code: int
@@ -58,15 +58,15 @@ class _Failure(NamedTuple):
 
 
 class RollCall:
-    """One rank's part of the roll call: a thread that counts up, and a check of the other ranks.
+    """One rank's part of the roll call: a heartbeat thread, and a check of the other ranks.
 
     Args:
         rank: The number of this rank.
         world_size: The number of ranks.
-        name: A name for the keys in the store, which another training or attempt does not have.
+        name: A prefix of the keys in the store that no other training or attempt uses.
 
     Attributes:
-        step: The step of training where this rank is; the caller keeps it up to date.
+        step: The training step of this rank; the caller keeps it up to date.
     """
 
     def __init__(self, rank: int, world_size: int, name: str) -> None:
@@ -89,15 +89,15 @@ class RollCall:
         self._thread.start()
 
     def leave(self) -> None:
-        """Stop counting up."""
+        """Stop the heartbeat."""
         self._ended.set()
         self._thread.join()
 
     def fail(self, reason: BaseException) -> None:
-        """Stop counting up, and leave a reason for the other ranks.
+        """Stop the heartbeat, and tell the other ranks the reason.
 
         Args:
-            reason: The error that ended this rank. What `explain` returned is told as it is.
+            reason: The error that ended this rank. What `explain` returned is passed on as it is.
         """
         self.leave()
         if self._failure is not None:  # the store may be gone
@@ -116,10 +116,10 @@ class RollCall:
             self._store.set(f"knows/{self.rank}", "")
 
     def wait_for_readers(self) -> None:
-        """On rank 0, wait a few seconds, or until all ranks know why the job failed.
+        """On rank 0, wait until all ranks know why the job failed, but only for some seconds.
 
         The process of rank 0 may hold the store in which the others read it, so it must not end
-        before. The other ranks do not wait.
+        earlier. The other ranks do not wait.
         """
         if self.rank != 0:
             return
@@ -132,7 +132,7 @@ class RollCall:
     def explain(self, error: BaseException) -> LostRankError | None:
         """Find out which rank is missing, if an error is of the kind that a missing rank causes.
 
-        This takes a few seconds if no rank left a reason, since the others must be watched then.
+        If no rank has left a reason, this takes a few seconds, during which the others are watched.
 
         Args:
             error: The error that the work with the other ranks raised.
@@ -168,7 +168,7 @@ class RollCall:
         if silent:
             return LostRankError(
                 f"{_ranks(silent)} ended, or {_plural(silent, 'does', 'do')} not answer (killed, "
-                f"stopped, or its machine is away). {remedy}"
+                f"stopped, or its machine is down). {remedy}"
             )
         steps = {rank: beat.step for rank, beat in now.items()}
         late = [rank for rank, step in steps.items() if step < max(steps.values())]

@@ -5,7 +5,7 @@
     tensorboard/       the same as TensorBoard events
     loggers/           which runs of other loggers belong to this one, if the recipe asks for them
     checkpoints/epoch-00010-step-00000480/
-                       all that is needed to go on: weights, their average, optimizer, position
+                       all that is needed to resume: weights, their average, optimizer, position
     result.log  *.ckpt MindCV's files, if the recipe asks for them
     best/  last/       model.safetensors and model.json: the weights to use (the average, if there
                        is one)
@@ -52,7 +52,7 @@ _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "tensorboard", "loggers"}
 """All that a run leaves if it fails before its first step. Starting again loses nothing."""
 _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
-"""All that a run may leave if killed before its first checkpoint. A new start makes it again."""
+"""All that a run may leave if killed before its first checkpoint. A new start rewrites it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
         return read_recipe({}, config=self.path / "recipe.yaml")[0]
 
     def save_recipe(self, recipe: Recipe) -> None:
-        """Write recipe.yaml, without the knobs that concern one start only.
+        """Write recipe.yaml, without the knobs that apply to a single start.
 
         Args:
             recipe: The resolved recipe.
@@ -126,7 +126,7 @@ class Run:
         return len(whole) - len(list(_whole_records(whole)))
 
     def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
-        """Go back to a position, after which the run writes everything again.
+        """Go back to a position, from which the run writes everything again.
 
         Args:
             records: The records that stay in metrics.jsonl.
@@ -214,8 +214,8 @@ class Run:
 
         Args:
             keep: The number of checkpoints to keep.
-            policy: "latest_k" keeps the newest ones. "top_k" keeps the newest one and those with
-                the best scores, the older ones if scores are equal. "all" keeps every one.
+            policy: "latest_k" keeps the newest ones. "top_k" keeps the newest one and the ones with
+                the best scores, and of equal scores the older ones. "all" keeps every one.
         """
         for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             _delete(old)
@@ -313,7 +313,7 @@ class Run:
             try:
                 return folder, read_checkpoint(folder, allocate=allocate, place=place), damaged
             except DamagedCheckpointError as error:
-                line = f"A damaged checkpoint is set aside, the one before it is used: {error}"
+                line = f"A damaged checkpoint is set aside and the one before it is used: {error}"
                 damaged.append((folder, line))
                 found = error
         if not damaged:
@@ -324,7 +324,7 @@ class Run:
         )
 
     def content(self) -> set[str]:
-        """Return the names of everything in the folder except the lock."""
+        """Return the names of all entries of the folder except the lock."""
         return {entry.name for entry in self.path.iterdir()} - {LOCK}
 
     def clear(self) -> None:
@@ -414,13 +414,13 @@ def open_run(path: Path) -> Run:
 
 
 def _write_if_other(path: Path, text: str) -> None:
-    """Write a file unless it already has this text, so that its time tells when it changed."""
+    """Write a file unless it already has this text, so that its time is that of the last change."""
     if not path.exists() or path.read_bytes() != text.encode(errors="surrogateescape"):
         write_text(path, text)
 
 
 def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Parse lines of metrics.jsonl, and pass over those that are damaged."""
+    """Parse lines of metrics.jsonl, and skip those that are damaged."""
     for line in lines:
         try:
             record = json.loads(line)
@@ -431,7 +431,7 @@ def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
 
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Return whether a record has what its readers need, in the right types."""
+    """Return whether a record has the fields that its readers need, with the right types."""
     if not isinstance(record.get("kind"), str):
         return False
     needed = ("step", "epoch", "loss") if record["kind"] == "train" else ("step", "epoch")

@@ -1,7 +1,7 @@
-"""The largest sizes of networks, for recipes, weights files and artifacts alike.
+"""The largest accepted sizes of networks, for recipes, weights files and artifacts alike.
 
-Networks of use are far smaller. Beyond these sizes, a slip of the keyboard, or a file that somebody
-has made to do harm, would ask for more memory or time than any machine has.
+Useful networks are far smaller. Without these limits, a typing error or a malicious file could ask
+for more memory or time than any machine has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes text from files that anyone may have written fit to be printed."""
+"""Makes text from untrusted files safe to print."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def plain(text: object) -> str:
     Returns:
         The same text with a Python escape in place of each character that cannot be printed: line
         breaks, terminal sequences, marks that change the direction of writing, invisible characters
-        and halves of surrogate pairs, which no encoding can write.
+        and halves of surrogate pairs.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def typed(path: PurePath | str) -> str:
-    """Write a path as one types it in a shell: in quotes if it needs them, and not as an option."""
+    """Write a path as it is typed in a shell: quoted if necessary, and never as an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def counted(number: int, what: str) -> str:
-    """Write a number of things, one or several.
+    """Write a count with its noun in the singular or the plural.
 
     Args:
         number: How many there are.
-        what: The things, with (s) or (es) behind the noun, as in "image(s) without a label map".
+        what: The noun, with (s) or (es) after it, as in "image(s) without a label map".
 
     Returns:
         Words such as "1 image without a label map" and "2,000 images without a label map".

@@ -1,8 +1,10 @@
 """The time that an OpenMP thread spins before it sleeps, which is set before PyTorch is loaded.
 
 After each parallel region, every thread waits for the others and for the next region. By default,
-it spins while it waits. In libgomp, which PyTorch from pip brings, it spins 300,000 times, which
-takes milliseconds. That is best if nothing else runs. On a shared core, it uses up the time slice
+it spins while it waits. In libgomp, which comes with PyTorch from pip, it spins 300,000 times,
+which takes milliseconds. That is best if nothing else runs. On a shared core, it uses up the time
+slice that the awaited thread needs, and a training run shares its cores with its own loader
+workers.
 that the awaited thread needs, and a training run shares its cores with its own loader workers.
 
 The runtimes read these environment variables once, when they are loaded, and have no function to
@@ -54,13 +56,13 @@ def line(environment: MutableMapping[str, str], threads: int) -> str:
     if _set_here:
         values = ", ".join(f"{name}={value}" for name, value in _set_here.items())
         return (
-            f"Threads that wait sleep soon, to share the cores ({values}; OMP_WAIT_POLICY=ACTIVE "
+            f"Waiting threads soon sleep, to share the cores ({values}; OMP_WAIT_POLICY=ACTIVE "
             "in the environment keeps them awake)."
         )
     if any(name in environment for name in _DECIDED_BY):
         return ""
     return (
-        "Threads that wait spin, because PyTorch was loaded before this call. Where other "
+        "Waiting threads spin, because PyTorch was loaded before this call. Where other "
         "processes or loader workers share the cores, set OMP_WAIT_POLICY=PASSIVE before Python "
         "starts."
     )

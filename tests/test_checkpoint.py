@@ -140,7 +140,7 @@ def test_a_position_without_a_hash_is_that_of_its_folder(
     (folder / "progress.json").write_text('{"epoch": 1, "step": 5, "batch": 0}')  # as it once was
     assert read_checkpoint(folder).progress["step"] == 5
     (folder / "progress.json").write_text(content)
-    with pytest.raises(DamagedCheckpointError, match="not where epoch-00001-step-00000005 was"):
+    with pytest.raises(DamagedCheckpointError, match="does not match epoch-00001-step-00000005"):
         read_checkpoint(folder)
 
 

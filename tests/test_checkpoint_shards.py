@@ -94,7 +94,7 @@ def test_a_flipped_bit_in_any_part_is_found_and_named(
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 4
     (folder / name).write_bytes(data)
-    with pytest.raises(DamagedCheckpointError, match=f"{folder / name}: its content"):
+    with pytest.raises(DamagedCheckpointError, match=f"{folder / name}: has changed"):
         read_checkpoint(folder)
     (folder / name).unlink()
     with pytest.raises(DamagedCheckpointError, match=f"{folder / name}: cannot be read"):

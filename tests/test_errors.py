@@ -37,7 +37,7 @@ def test_a_missing_package_is_named_with_the_versions_that_fit(
     ]
     monkeypatch.setattr(errors, "requires", lambda name: stated)
     said = str(errors.MissingPackageError("uvicorn", "serve"))
-    remedy = "(or all of its kind, in the project's checkout: pip install '.[serve]')"
+    remedy = "(or the whole extra, in the project's checkout: pip install '.[serve]')"
     assert (
         said
         == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"

@@ -77,7 +77,7 @@ def test_last_is_not_taken_for_a_best_that_is_out_of_reach(
         return look(path, *given, **named)
 
     monkeypatch.setattr(os, "stat", closed)
-    with pytest.raises(RunError, match=r"model.safetensors: cannot be looked at \(Permission den"):
+    with pytest.raises(RunError, match=r"model.safetensors: cannot be accessed \(Permission den"):
         find_weights(tmp_path)
 
 

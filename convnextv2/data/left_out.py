@@ -157,8 +157,8 @@ class LeftOut:
         for name, reason in self._named(failures):
             if self.bad_images == "fail":
                 raise DataError(
-                    f"{name}: {reason} Mend or replace the file, or set bad_images = skip. (If it "
-                    "is removed, a run goes on with --resume_allow images.)"
+                    f"{name}: {reason} Repair or replace the file, or set bad_images = skip. "
+                    "(If it is removed, a run goes on with --resume_allow images.)"
                 )
             self.reasons[name] = reason
             if self.quarantine is not None:

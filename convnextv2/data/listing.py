@@ -1,4 +1,4 @@
-"""Finds the image files below a folder, each once, and records what was passed over."""
+"""Finds the image files below a folder, each once, and records what was skipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPANIONS = frozenset(
     (".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".yml", ".html")
     + (".db", ".ini", ".log", ".license")
 )
-"""Endings of files that usually lie beside images. They are passed over without a message."""
+"""Endings of files that usually lie beside images. They are skipped without a message."""
 
 _CONVERTIBLE = {".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop"}
 _EXAMPLES = 3
@@ -33,12 +33,12 @@ class Walk:
     """Lists the folders of one data set.
 
     A folder that is reached a second time through a link is not listed again, so loops of links
-    end. Hidden files and folders, whose names begin with a dot, are passed over without a message.
+    end. Hidden files and folders, whose names begin with a dot, are skipped without a message.
 
     Attributes:
         passed_over: The number of files that are not images, by ending in lower case ("" without
             one).
-        system_folders: The names of folders in `SYSTEM_FOLDERS` that were passed over.
+        system_folders: The names of folders in `SYSTEM_FOLDERS` that were skipped.
         broken_links: Links whose target does not exist.
         repeated: Paths that lead through a link to a folder or an image that is listed already.
         shared_folders: Pairs of folders of classes that contain the same real folder.
@@ -104,19 +104,19 @@ class Walk:
         return bool(self._links or self.broken_links)
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """Return messages about what was passed over. Each begins with `root`."""
+        """Return messages about what was skipped. Each begins with `root`."""
         lines = []
         if self.passed_over:
             lines.append(f"{root}: {describe(self.passed_over)}.")
         if self.system_folders:
             names = ", ".join(sorted(self.system_folders))
-            lines.append(f"{root}: passed over folders of the system ({names}).")
+            lines.append(f"{root}: skipped folders of the system ({names}).")
         for paths, what in (
             (self.broken_links, "link(s) to nothing"),
             (self.repeated, "path(s) to what links have listed already"),
         ):
             if paths:
-                lines.append(f"{root}: passed over {counted(len(paths), what)} ({_few(paths)}).")
+                lines.append(f"{root}: skipped {counted(len(paths), what)} ({_few(paths)}).")
         if shared := self._shared_images():
             number = counted(len(shared), "image(s)")
             lines.append(f"{root}: {number} in two classes by links ({_few(shared)}).")
@@ -210,12 +210,12 @@ class Walk:
 
 
 def describe(passed_over: Counter[str]) -> str:
-    """Write how many files were passed over, by ending, with a remedy for unread formats."""
+    """Write how many files were skipped, by ending, with a remedy for unread formats."""
     counts = [(kind or "without an ending", n) for kind, n in passed_over.most_common()]
     kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
     total = passed_over.total()
     files = "1 file that is" if total == 1 else f"{total:,} files that are"
-    line = f"passed over {files} not read as images ({kinds})"
+    line = f"skipped {files} not read as images ({kinds})"
     unread = sorted({_CONVERTIBLE[kind] for kind in passed_over if kind in _CONVERTIBLE})
     return f"{line}; save {' and '.join(unread)} as JPEG" if unread else line
 

@@ -216,7 +216,7 @@ class Artifact:
         return checked
 
 
-_OUT_OF_REACH = "Mend that, or copy the artifact again."
+_OUT_OF_REACH = "Fix that, or copy the artifact again."
 _OTHER_MODEL = f"If {CARD} or the model was changed by hand, export the model again."
 
 

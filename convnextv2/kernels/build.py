@@ -40,7 +40,7 @@ class _FolderError(Exception):
 def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | str:
     """Load the cached library, or build and cache it.
 
-    A line on stderr reports each folder that is passed over, and each file that is built again.
+    A line on stderr reports each folder that is skipped, and each file that is built again.
 
     Args:
         disagreement: Returns what a library that was just built computes wrongly; "" if nothing.

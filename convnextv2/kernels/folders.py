@@ -1,7 +1,7 @@
 """The folders where a compiled library is kept between runs, and whether each can be trusted.
 
 A library in such a folder is loaded, so its code runs with all the rights of this user. A folder
-that belongs to another user, or that others can write to, is therefore passed over.
+that belongs to another user, or that others can write to, is therefore skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def cache_folders(say: Callable[[str], None]) -> Iterator[Path]:
     second is a folder of this user in the system's temporary folder. A missing folder is created.
 
     Args:
-        say: Takes one line for each folder that is passed over, with the reason and the remedy.
+        say: Takes one line for each folder that is skipped, with the reason and the remedy.
 
     Yields:
         Folders that nobody else can write to. They may be read-only.

@@ -109,7 +109,7 @@ def _exists(source: Path) -> bool:
     try:
         return source.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise RunError(f"{source}: cannot be looked at ({error.strerror}).") from None
+        raise RunError(f"{source}: cannot be accessed ({error.strerror}).") from None
 
 
 def _versions(source: Path) -> list[Path]:

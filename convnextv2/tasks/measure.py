@@ -42,7 +42,7 @@ def measure(
         raise RecipeError(f"task = {recipe.task}: {opened.path} is for {task}. Leave task out.")
     if views != "none" and kind in (*DENSE_KINDS, "multi_label"):
         other = " Use test_scales and test_flip." if kind == "segmentation" else " Leave tta out."
-        raise RecipeError(f"tta = {views}: is for classifiers of one class.{other}")
+        raise RecipeError(f"tta = {views}: is for classifiers with one class per image.{other}")
     if views == "scales" and isinstance(opened, Artifact):
         raise RecipeError(
             "tta = scales: an artifact takes images of one size. Use flip, or give the run."

@@ -1,4 +1,4 @@
-"""Parts that the pages of all tasks share: paths, titles, summaries and the pre-training."""
+"""The parts that the pages of all tasks share: paths, titles, summaries and the pre-training."""
 
 from __future__ import annotations
 
@@ -156,11 +156,11 @@ def place_of_page(weights: Path, recipe: Recipe) -> tuple[Path, str]:
         check_place(instead)
     except RecipeError:
         raise RecipeError(
-            f"{page}: the report cannot be written there ({why}), nor in the current folder. Start "
-            "the same command in a folder that can be written."
+            f"{page}: the report cannot be written there ({why}), nor in the current folder. Run "
+            "the same command in a folder that is writable."
         ) from reason
     return instead, (
-        f"The report is written to the current folder, since nothing can be written in "
+        f"The report is written to the current folder, because nothing can be written in "
         f"{page.parent} ({why})."
     )
 

@@ -22,7 +22,7 @@ from convnextv2.training.task import Batches
 
 MAX_SHOWN = 32
 _MAX_LETTERS = 36
-"""Length of the line below a picture."""
+"""The largest number of characters in the line below a picture."""
 _MIN_SHARE = 0.005
 """Smaller shares of a class are not named."""
 
@@ -69,7 +69,7 @@ def write_first_images(task: Previewed, place: Place, path: Path) -> int:
     starts from its first epoch.
 
     Args:
-        task: What would be learned.
+        task: The task that would be learned.
         place: This rank, whose images are shown.
         path: The PNG file.
 
@@ -83,7 +83,7 @@ def write_first_images(task: Previewed, place: Place, path: Path) -> int:
     if not shown:
         raise DataError(
             f"none of the {len(task.loader.source):,} training images can be read, so there is "
-            "none to show. Look at the files: convnextv2 audit DATA lists what is wrong with them."
+            "none to show. Check the files: convnextv2 audit DATA lists what is wrong with them."
         )
     titles = [_fitted(each.title) for each in shown]
     with replacing(path, makes_folder=True) as temporary:
@@ -106,7 +106,7 @@ def _first_images(task: Previewed, place: Place) -> Iterator[Shown]:
 def describe_targets(
     targets: Tensor, class_names: Sequence[str], *, multi_label: bool
 ) -> list[str]:
-    """Write the classes of images in words, of mixed ones with their shares.
+    """Describe the classes of images in words, with the shares of mixed images.
 
     Args:
         targets: int64 (N,), or shares (N, K), of which negative ones are unknown.

@@ -17,7 +17,7 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Way
 
 _MANY_IMAGES = 50_000
-"""The number of images from which on training from random weights needs no remark."""
+"""From this number of images on, training from random weights needs no note."""
 _MAX_COMPARED = 1_000_000
 """Names of training and validation images are compared up to this number of training images."""
 
@@ -56,7 +56,7 @@ def overlap_line(training: Source, validation: Source | None) -> str:
 
 
 def scratch_line(way: Way, images: int, *, classifies: bool = True) -> str:
-    """Return a line on what random weights cost if images are few; empty if that does not apply.
+    """Return a line about the cost of random weights if images are few; empty if they are not.
 
     Args:
         way: How the run starts.
@@ -99,7 +99,7 @@ def announcements(
         lines.append(
             f"shard: each rank holds 1/{place.world_size} of weights, gradients and moments."
             if place.world_size > 1
-            else "No effect here: shard (one rank has nobody to share with)."
+            else "No effect here: shard (there is only one rank)."
         )
     if recipe.lr_batch_size and recipe.lr_batch_size != global_batch:
         scaled = recipe.lr * global_batch / recipe.lr_batch_size
@@ -109,12 +109,12 @@ def announcements(
             else f"{lr:.4g} is used; --scale_lr would take {scaled:.4g}"
         )
         lines.append(
-            f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this "
-            f"run has {global_batch}: {choice}."
+            f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, but "
+            f"this run has {global_batch}: {choice}."
         )
     if recipe.time:
         time = duration(read_duration(recipe.time))
-        return [*lines, f"time = {time}: how many epochs fit follows from the first one."]
+        return [*lines, f"time = {time}: the first epoch shows how many epochs fit."]
     if recipe.warmup_epochs >= recipe.epochs:
         lines.append(
             f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = "
@@ -129,8 +129,8 @@ def announcements(
             recipe, peak=lr, floor=scaled_lr(recipe, global_batch)[1], steps_per_epoch=99
         )
         lines.append(
-            f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, after the "
-            "warm-up there are "
-            f"{main_epochs:g}: lr ends at {lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
+            f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, but "
+            f"{main_epochs:g} follow the warm-up, so lr ends at "
+            f"{lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
         )
     return lines

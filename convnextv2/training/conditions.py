@@ -207,8 +207,8 @@ def check_changes(
             else "Give the command as before, leave the recipe out (the run has its own)"
         )
         raise RunError(
-            f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result "
-            f"depends on ({'; '.join(line for _, line in refused)}). {back}, or allow it: "
+            f"resume: {len(refused)} change{'s' * (len(refused) > 1)} would alter the result "
+            f"({'; '.join(line for _, line in refused)}). {back}, or allow it: "
             f"--resume_allow {','.join(names)}."
         )
     return [line for _, line in lines]
@@ -221,7 +221,7 @@ def _change(what: str, was: object, will_be: object) -> str:
 def _differences(
     old_recipe: Recipe, new_recipe: Recipe, old: Conditions, new: Conditions
 ) -> list[tuple[str, str]]:
-    """Find the differences outside the recipe, each with the name under which it can be allowed."""
+    """Find the differences outside the recipe, each with the name by which it can be allowed."""
     found = []
     if old.images and old.images != new.images:
         line = _change("training images", f"{old.images:,}", f"{new.images:,}")
@@ -313,16 +313,16 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
     """
     if before and now and len(before) != len(now):
         raise CheckpointError(
-            f"resume: the run was trained on {len(before)} classes, the data have {len(now)} now. "
-            "Give the data back their classes, or start a new run with --init."
+            f"resume: the run was trained on {len(before)} classes, but the data have {len(now)}. "
+            "Restore the classes of the data, or start a new run with --init."
         )
     changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
     if changed and "classes" not in allowed:
         raise CheckpointError(
             f"resume: the run was trained on other classes: {changed[0][0]!r} is now "
-            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Give the data back their "
-            "names, start a new run with --init, or, where only the names changed, allow it: "
-            "--resume_allow classes."
+            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Restore the names, start "
+            "a new run with --init, or, if only the names changed, allow it: --resume_allow "
+            "classes."
         )
 
 

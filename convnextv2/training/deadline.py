@@ -191,13 +191,13 @@ class Deadline:
         plan = self.plan
         return (
             f"time = {duration(self.seconds)}: the first epoch ended after "
-            f"{duration(plan.elapsed_s)}, so about {plan.epochs} epochs fit. The number follows "
-            "the pace."
+            f"{duration(plan.elapsed_s)}, so about {plan.epochs} epochs fit. The number will "
+            "follow the pace."
         )
 
     def _too_short(self, images: int, epoch_s: float) -> str:
         return (
             f"time = {duration(self.seconds)}: an epoch of {images:,} images takes about "
-            f"{duration(epoch_s)} here, and a run has {_MIN_EPOCHS} at least. Give it more time, "
+            f"{duration(epoch_s)} here, and a run has at least {_MIN_EPOCHS}. Give it more time, "
             "or choose a smaller model or image_size."
         )

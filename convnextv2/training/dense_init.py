@@ -1,4 +1,4 @@
-"""Start a network for segmentation or detection from weights: the encoder, and all that fits.
+"""Start a network for segmentation or detection from weights: the encoder and all that fits.
 
 Such a network has an attribute `encoder`, a `ConvNeXtV2`, and may have `class_tensors`: the names
 of tensors with rows for each class, or a mapping from these names to the number of rows before

@@ -113,7 +113,7 @@ def clip(model: nn.Module, largest: float | None) -> Tensor:
 
 
 def no_sync(model: nn.Module) -> Any:
-    """Return a context in which gradients are accumulated on this rank and not averaged.
+    """Return a context in which gradients are accumulated on this rank without being averaged.
 
     The gradients of a sharded model are always averaged. Keeping them would take the memory of a
     whole model, which sharding avoids.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from convnextv2.errors import TrainingError
 
 MAX_SKIPPED = 10
-"""Steps in a row that may be left out. More of them cannot be an accident of a batch."""
+"""Steps in a row that may be left out. More of them cannot be due to single batches."""
 LARGEST_WEIGHT = 1e8
 """A network that learns has no larger weights, and one whose update made them larger does not
 recover."""
@@ -67,7 +67,7 @@ def check_weights(tensors: Mapping[str, Tensor], step: int) -> None:
 
 
 class LossWatch:
-    """Warns if the loss jumps or stands still, judged by the means that the log shows.
+    """Warns if the loss jumps or stalls, judged by the means that the log shows.
 
     Args:
         baseline: The loss of a model that has learned nothing, if it is known. For FCMAE with
@@ -84,7 +84,7 @@ class LossWatch:
         """Compare the next mean loss with those before it.
 
         Returns:
-            A line for the user if the loss spikes or stands still; otherwise an empty text.
+            A line for the user if the loss spikes or stalls; otherwise an empty text.
         """
         usual = median(self._losses) if len(self._losses) >= _MIN_LINES else None
         self._losses.append(loss)
@@ -97,8 +97,8 @@ class LossWatch:
             self._has_warned = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)
             if self._has_warned:
                 return (
-                    f"loss {loss:.4g}: for {_LINES} lines, about what predicting the mean of each "
-                    "tile costs. The model has collapsed, or has not begun to learn."
+                    f"loss {loss:.4g}: for {_LINES} lines, about the loss of predicting the mean "
+                    "of each tile. The model has collapsed, or has not begun to learn."
                 )
         return ""
 
@@ -122,7 +122,7 @@ def feature_warnings(record: Mapping[str, Any], first: Mapping[str, Any] | None)
     ]
     if alike:
         lines.append(
-            f"the channels of layers {', '.join(alike)} have become alike (diversity below "
+            f"the channels of layers {', '.join(alike)} have become similar (diversity below "
             f"{_ALIKE}, and below half of what it was). The features collapse: use block v2, or "
             "lower lr."
         )

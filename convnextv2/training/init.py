@@ -168,6 +168,6 @@ def check_made_for(weights: Weights, model: ConvNeXtV2) -> None:
     for name in ("gelu", "norm_eps", "inner_eps", "grn_scope"):
         if theirs[name] != ours[name]:
             say(
-                f"  {name} = {ours[name]}, these weights were made with {theirs[name]}: "
+                f"  {name} = {ours[name]}, but these weights were made with {theirs[name]}, so "
                 "the features will differ."
             )

@@ -53,7 +53,7 @@ class Loop:
         scaler: The scaler of gradients in float16. It is disabled in every other precision.
         progress: The position of the run. It is updated as the run goes on.
         place: This rank.
-        watch: Warns if the losses of the log jump or stand still; None for no warnings.
+        watch: Warns if the losses of the log jump or stall; None for no warnings.
         tree: Adds gradients in an order that does not depend on the number of ranks; None to add
             them in the fastest order.
         deadline: Decides the number of epochs during the run; None for the number in `pace`.
@@ -129,7 +129,7 @@ class Loop:
             self._rescue.is_whole = False  # the steps must be repeated, with images
             raise DataError(
                 f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
-                "was learned. Look at the data folder and its permissions."
+                "was learned. Check the data folder and its permissions."
             )
         progress.epoch, progress.batch = progress.epoch + 1, 0
         window.settle(self.place)

@@ -242,7 +242,7 @@ def out_of_memory_text(
         device: The device whose memory is used up.
     """
     asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
-    detail = f" ({asked[1]} more were asked for)" if asked else ""
+    detail = f" ({asked[1]} more were requested)" if asked else ""
     remedies = "Use --grad_checkpoint True, which takes less memory and more time."
     if batch_size > 1:
         smaller = max(size for size in range(1, batch_size // 2 + 1) if batch_size % size == 0)

@@ -171,7 +171,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     # The user may have named any folder, such as the one with the recipe and the images.
     if is_run and (others := run.foreign_content(recipe.model)):
         raise RunError(
-            f"resume = auto: {path} has no checkpoint to go on from, and starting again would "
+            f"resume = auto: {path} has no checkpoint to resume from, and starting again would "
             f"delete files that no run wrote: {', '.join(others)}. Use another folder for out, "
             "or --overwrite to delete them."
         )
@@ -181,9 +181,9 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
 def _only_weights(resume: str, path: Path) -> str:
     """Return the message about a run whose checkpoints were deleted."""
     return (
-        f"resume = {resume}: {path} has weights in last/, but no checkpoint to go on from. Start a "
-        f"run from them with --init {typed(path)} and another folder for out, or delete them with "
-        "--overwrite."
+        f"resume = {resume}: {path} has weights in last/, but no checkpoint to resume from. Start "
+        f"a run from them with --init {typed(path)} and another folder for out, or delete them "
+        "with --overwrite."
     )
 
 

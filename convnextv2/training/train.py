@@ -175,10 +175,10 @@ def stopped_early_line(recipe: Recipe, progress: Progress, score: str) -> str:
     assert progress.best is not None and recipe.patience is not None
     best = -progress.best if score == "loss" else progress.best
     return (
-        f"Stopped after epoch {progress.epoch} of {recipe.epochs}: {score} has not become "
-        f"better than {best:.4f}, after epoch {progress.best_epoch}, for "
-        f"{progress.epoch - (progress.best_epoch or 0)} epochs (patience {recipe.patience}). To go "
-        f"on: --resume --patience {2 * recipe.patience}."
+        f"Stopped after epoch {progress.epoch} of {recipe.epochs}: {score} has not "
+        f"improved on {best:.4f}, after epoch {progress.best_epoch}, for "
+        f"{progress.epoch - (progress.best_epoch or 0)} epochs (patience {recipe.patience}). To "
+        f"continue: --resume --patience {2 * recipe.patience}."
     )
 
 
@@ -199,7 +199,7 @@ def check_images(recipe: Recipe, loader: Batches, place: Place) -> None:
     if recipe.elastic:
         raise DataError(
             f"elastic = True: a step takes accumulate x batch_size x ranks = {recipe.accumulate} x "
-            f"{recipe.batch_size} x {ranks} images, and there are {images} for training. Use a "
+            f"{recipe.batch_size} x {ranks} images, but there are {images} for training. Use a "
             "smaller accumulate or batch_size."
         )
     raise DataError(

@@ -69,7 +69,7 @@ def test_a_list_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_bad_images_fail_or_are_left_out_with_their_reasons(tmp_path: Path) -> None:
     source = Source(["a.jpg", "b.jpg", "c.jpg"])
     with pytest.raises(
-        DataError, match="^b.jpg: is empty. Mend or replace the file, or set bad_images"
+        DataError, match="^b.jpg: is empty. Repair or replace the file, or set bad_images"
     ):
         LeftOut(source, "fail", "training").judge({1: "b.jpg: is empty."})
     skipping = LeftOut(source, "skip", "training", Quarantine(tmp_path))

@@ -39,7 +39,7 @@ def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path) -> None:
     assert walk.passed_over == {".heic": 2, "": 1}
     (line,) = walk.notes(tmp_path)
     assert line == (
-        f"{tmp_path}: passed over 3 files that are not read as images (.heic 2, without an "
+        f"{tmp_path}: skipped 3 files that are not read as images (.heic 2, without an "
         "ending 1); save HEIC as JPEG."
     )
 
@@ -56,7 +56,7 @@ def test_folders_of_the_system_are_passed_over_and_said(tmp_path: Path) -> None:
     walk = Walk(SUFFIXES)
     assert listed(tmp_path, walk) == ["cat/1.jpg"]
     assert walk.notes(tmp_path) == (
-        f"{tmp_path}: passed over folders of the system (@eaDir, __MACOSX).",
+        f"{tmp_path}: skipped folders of the system (@eaDir, __MACOSX).",
     )
     assert visible_folders(tmp_path) == ({"cat": tmp_path / "cat"}, {"__MACOSX"})
 

@@ -56,7 +56,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     capsys.readouterr()
     assert train(photos, out, "--resume", "auto") == 0
     printed = capsys.readouterr().out
-    assert f"{newest / name}: its content" in printed or f"{newest / name}: cannot" in printed
+    assert f"{newest / name}: has changed" in printed or f"{newest / name}: cannot" in printed
     assert "the one before it is used" in printed and "(epoch 2, batch 0)" in printed
     assert equal(out, straight) and metrics(out)[-1]["step"] == metrics(straight)[-1]["step"]
     assert (out / "checkpoints" / f"{newest.name}.damaged").is_dir()
@@ -254,7 +254,7 @@ def test_a_class_that_came_is_told_as_such(
     draw(more / "train" / "white" / "0.png", 0, 77)
     draw(more / "val" / "white" / "0.png", 0, 78)
     assert train(more, begun, "--resume") == 2
-    assert "was trained on 3 classes, the data have 4 now" in capsys.readouterr().err
+    assert "was trained on 3 classes, but the data have 4" in capsys.readouterr().err
 
 
 def test_a_run_that_is_done_says_so_and_writes_a_report_only_if_it_is_missing(

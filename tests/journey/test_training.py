@@ -359,7 +359,7 @@ def test_resume_auto_deletes_no_weights(
     assert main(command) == 0
     shutil.rmtree(out / "checkpoints")  # by somebody who needs room
     assert main(command) == 2
-    assert "has weights in last/, but no checkpoint to go on from" in capsys.readouterr().err
+    assert "has weights in last/, but no checkpoint to resume from" in capsys.readouterr().err
     assert (out / "last" / "model.safetensors").is_file()
 
 

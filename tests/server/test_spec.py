@@ -45,7 +45,7 @@ def test_folders_that_only_look_like_versions_are_none(
 
 
 def test_a_source_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot be looked at \\(File name too long\\)"):
+    with pytest.raises(RunError, match="cannot be accessed \\(File name too long\\)"):
         parse_specs(["x" * 5000])
 
 

@@ -171,7 +171,7 @@ HEALTHY = {
 def test_warnings_name_the_layers_that_collapse() -> None:
     assert feature_warnings(HEALTHY, None) == []
     (line,) = feature_warnings(HEALTHY | {"diversity": [0.4, 0.05]}, HEALTHY)
-    assert line.startswith("the channels of layers 2.1 have become alike (diversity below 0.1")
+    assert line.startswith("the channels of layers 2.1 have become similar (diversity below 0.1")
     # A layer that never was diverse has not collapsed.
     low = HEALTHY | {"diversity": [0.4, 0.06]}
     assert feature_warnings(HEALTHY | {"diversity": [0.4, 0.05]}, low) == []

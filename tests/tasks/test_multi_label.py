@@ -271,7 +271,7 @@ def test_weights_of_positives_are_capped() -> None:
 def test_losses_of_exclusive_classes_are_refused_or_replaced() -> None:
     assert several_labels(Recipe(loss="ce")).loss == "bce"
     assert several_labels(Recipe(loss="asl_multi_label")).loss == "asl_multi_label"
-    with pytest.raises(RecipeError, match="loss = asl_single_label: takes the classes"):
+    with pytest.raises(RecipeError, match="loss = asl_single_label: is for exclusive"):
         several_labels(Recipe(loss="asl_single_label"))
     with pytest.raises(RecipeError, match="sampling = balanced: is for one class"):
         several_labels(Recipe(sampling="balanced"))

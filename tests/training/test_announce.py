@@ -17,7 +17,7 @@ CPU = Place(torch.device("cpu"))
     [
         (
             {"decay_epochs": 100, "epochs": 50, "lr": 1.0},
-            "needs 100 epochs, after the warm-up there are 50: lr ends at 0.5",
+            "needs 100 epochs, but 50 follow the warm-up, so lr ends at 0.5",
         ),
         ({"decay_epochs": 100, "epochs": 100}, ""),
         (

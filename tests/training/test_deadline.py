@@ -141,7 +141,7 @@ def test_a_first_epoch_after_which_no_second_one_fits_is_refused() -> None:
     clock, progress = Clock(), Progress()
     deadline = deadline_of(12, clock, progress)
     clock.now, progress.step, progress.epoch = clock.now + 10, STEPS, 1
-    with pytest.raises(TrainingError, match="takes about 10s here, and a run has 2 at least"):
+    with pytest.raises(TrainingError, match="takes about 10s here, and a run has at least 2"):
         deadline.close_training(5000)
 
 

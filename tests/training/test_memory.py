@@ -100,7 +100,7 @@ def test_what_to_do_about_it_is_one_line_that_keeps_the_global_batch() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 ...")
     text = out_of_memory_text(error, batch_size=48, accumulate=2, device=torch.device("cuda:1"))
     assert text == (
-        "batch_size = 48: the memory of cuda:1 is used up (20.00 MiB more were asked for). Use "
+        "batch_size = 48: the memory of cuda:1 is used up (20.00 MiB more were requested). Use "
         "--batch_size auto, which finds what fits and keeps the images of a step; or --batch_size "
         "24 --accumulate 4, which keeps them too; or --grad_checkpoint True, which takes less "
         "memory and more time."

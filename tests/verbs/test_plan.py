@@ -155,7 +155,7 @@ def test_plan_passes_on_every_line_of_what_the_run_would_say(tmp_path: Path) -> 
         convnextv2.plan("train", data_dir=root, task="segmentation", image_size=32)
     first, missing, remedy = str(caught.value).splitlines()
     assert first == "1 of 3 images with label maps cannot be used:"
-    assert "1.jpg" in missing and remedy.startswith("Mend or remove these files")
+    assert "1.jpg" in missing and remedy.startswith("Repair or remove these files")
 
 
 PLANS = """

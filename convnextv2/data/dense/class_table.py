@@ -4,7 +4,7 @@ These formats are read:
 
 - CSV or TSV with a header: a column of names, and a column of ids, of colours, or both
 - CSV or TSV without one: `id,name`, `name` or `name,red,green,blue`
-- text: one name a line, `id name` or `id: name`; `red green blue name` (CamVid);
+- text: one name per line, `id name` or `id: name`; `red green blue name` (CamVid);
   `name:red,green,blue:...:...` (CVAT)
 - JSON: a list of names, of objects with id, name and color, or an object from id to name, or from
   name to id
@@ -42,7 +42,7 @@ _BANDS = (("r", "red"), ("g", "green"), ("b", "blue"))
 MAX_CLASSES = 32_767
 """The largest number of classes that label maps and annotations may have."""
 _MAX_VALUE = 0xFFFFFF
-"""The largest value in label maps."""
+"""The largest value that a label map can hold: a colour of three bytes."""
 
 
 class Entry(NamedTuple):
@@ -113,7 +113,7 @@ def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
     numbered = [entry for entry in entries if entry.id is not None]
     if numbered and len(numbered) < len(entries):
         name = next(entry.name for entry in entries if entry.id is None)
-        raise DataError(f"{path}: class {name!r} has no id, and others have. Give one to each.")
+        raise DataError(f"{path}: class {name!r} has no id, but others have. Give one to each.")
     if numbered:
         entries = sorted(entries, key=lambda entry: entry.id or 0)
         ids = tuple(entry.id or 0 for entry in entries)
@@ -122,7 +122,7 @@ def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
     coloured = [entry for entry in entries if entry.colour is not None]
     if coloured and len(coloured) < len(entries):
         name = next(entry.name for entry in entries if entry.colour is None)
-        raise DataError(f"{path}: class {name!r} has no colour, and others have. Give one to each.")
+        raise DataError(f"{path}: class {name!r} has no colour, but others have. Give one to each.")
     colours = tuple(entry.colour for entry in entries if entry.colour is not None)
     names = tuple(entry.name for entry in entries)
     for what, values in (("the id", ids), ("the colour", colours), ("the name", names)):
@@ -223,10 +223,10 @@ def _from_lines(text: str, path: Path) -> list[Entry]:
 
 def _from_json(text: str, path: Path) -> list[Entry]:
     try:
-        parse_json(text)  # it checks how much there is
+        parse_json(text)  # checks the number of lists and objects
         content = json.loads(text, object_pairs_hook=_without_repeats)
     except ValueError as error:
-        raise DataError(f"{path}: is no JSON ({error}).") from None
+        raise DataError(f"{path}: is not JSON ({error}).") from None
     if isinstance(content, dict):
         for key in ("classes", "categories", "labels", "id2label", "names"):
             if isinstance(content.get(key), list | dict):
@@ -243,7 +243,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object of JSON.
 
     Raises:
-        ValueError: A key is repeated. Python's parser would keep the last value alone.
+        ValueError: A key is repeated. Python's parser would keep only the last value.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -283,7 +283,7 @@ def _id(value: object, path: Path) -> int | None:
         raise DataError(f"{path}: the id {value!r} is not a whole number.")
     if len(text.lstrip("-0")) > 8 or int(text) > _MAX_VALUE:
         raise DataError(
-            f"{path}: the id {text[:40]} is none that a label map can hold, expected at most "
+            f"{path}: the id {text[:40]} is too large for a label map, expected at most "
             f"{_MAX_VALUE:,}."
         )
     return int(text)
@@ -300,7 +300,7 @@ def _colour(value: object, path: Path) -> Colour | None:
     parts = re.findall(r"\d+", text)
     if len(parts) != 3 or max(map(len, parts)) > 9 or max(map(int, parts)) > 255:
         raise DataError(
-            f"{path}: the colour {text[:40]!r} is none. Expected #rrggbb or red green blue."
+            f"{path}: {text[:40]!r} is not a colour. Expected #rrggbb or red green blue."
         )
     red, green, blue = map(int, parts)
     return red, green, blue

@@ -20,7 +20,7 @@ from convnextv2.errors import DataError
 from convnextv2.text import brief, plain
 
 _WHOLE = re.compile(r"-?\d{1,1000}")
-"""A whole number. Python converts no text of more than 4,300 digits."""
+"""A whole number. Python does not convert text of more than 4,300 digits to a number."""
 
 
 def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
@@ -28,7 +28,7 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
 
     Args:
         path: The file.
-        folders: The folders in which its images are searched, in this order.
+        folders: The folders that are searched for its images, in this order.
 
     Returns:
         The annotations, in the order of the images in the file.
@@ -50,7 +50,8 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
         raise DataError(
             f"{path}: none of its {total:,} annotations fits its {len(listed):,} images and "
             f"{len(numbers)} categories (the first has image_id {plain(record.get('image_id'))} "
-            f"and category_id {plain(record.get('category_id'))}). Are they of another data set?"
+            f"and category_id {plain(record.get('category_id'))}). Do they belong to another data "
+            "set?"
         )
     return RawAnnotations(
         list(by_path.values()), class_names, total, str(path), defects, tuple(notes)
@@ -127,7 +128,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _classes(
     content: Mapping[str, Any], path: Path
 ) -> tuple[dict[Any, int], tuple[str, ...], list[str]]:
-    """Give class indices to the categories, in the order of their ids, which may have gaps.
+    """Assign class indices to the categories, in the order of their ids, which may have gaps.
 
     Returns:
         The class index of each category id, the names, and notes.
@@ -156,7 +157,7 @@ def _classes(
         and all(each.get("supercategory") == parent["name"] for each in others)
     ):
         notes.append(
-            f"{path}: category {plain(parent['name'])!r} (id {plain(parent['id'])}) only heads "
+            f"{path}: category {plain(parent['name'])!r} (id {plain(parent['id'])}) only groups "
             "the others, as in exports of Roboflow, and is not a class."
         )
         del names[_key(parent["id"])]
@@ -189,7 +190,7 @@ def _add(
     what = f"annotation {plain(record.get('id', '?'))}"
     key = _key(record.get("image_id"))
     if key in missing:
-        return  # its missing image is counted already
+        return  # its missing image has been counted
     if key not in images:
         defects.add(Defect.MISSING_IMAGE, what)
         return
@@ -276,7 +277,7 @@ def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _name_of(record: Any) -> str:
-    """Return the file name of an image; "" if the record has none."""
+    """Return the file name in the record of an image; "" if it has none."""
     name = record.get("file_name") if _is_record(record) else None
     return name if isinstance(name, str) else ""
 

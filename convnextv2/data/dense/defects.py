@@ -8,15 +8,19 @@ from convnextv2.text import plain
 
 _EXAMPLES = 3
 _LONGEST = 200
-"""Characters of an example that are shown."""
+"""The number of characters of an example that are shown."""
 
 
 class Defect(Enum):
-    """A kind of defect: its noun in the singular, in the plural, and the treatment."""
+    """A kind of defect: its description in the singular and the plural, and its treatment."""
 
     NO_AREA = ("box without area", "boxes without area", "left out")
     OUTSIDE = ("box outside its image", "boxes outside their images", "left out")
-    BEYOND = ("box beyond the edge of its image", "boxes beyond the edge of their images", "cut")
+    BEYOND = (
+        "box beyond the edge of its image",
+        "boxes beyond the edge of their images",
+        "clipped",
+    )
     NOT_FINITE = (
         "box with coordinates that are not numbers",
         "boxes with coordinates that are not numbers",
@@ -33,7 +37,7 @@ class Defect(Enum):
         "files of annotations without images",
         "left out",
     )
-    TWICE = ("image listed twice", "images listed twice", "taken once, with the objects of both")
+    TWICE = ("image listed twice", "images listed twice", "used once, with the objects of both")
     UNKNOWN_CLASS = (
         "object of a class that is not declared",
         "objects of classes that are not declared",
@@ -46,30 +50,30 @@ class Defect(Enum):
         "left out; the box stays",
     )
     FAR_OUTLINE = (
-        "outline that ends far outside its image",
-        "outlines that end far outside their images",
+        "outline with points far outside its image",
+        "outlines with points far outside their images",
         "left out; the box stays",
     )
     WRONG_MASK = (
-        "mask that does not fill the size of its image",
-        "masks that do not fill the size of their images",
+        "mask whose size is not that of its image",
+        "masks whose sizes are not those of their images",
         "left out with the object",
     )
     EMPTY_MASK = ("mask without a pixel", "masks without a pixel", "left out with the object")
     OTHER_SIZE = (
-        "image of another size than its annotation says",
-        "images of another size than their annotations say",
+        "image whose size is not the one that its annotation states",
+        "images whose sizes are not the ones that their annotations state",
         "left out, since it is unknown what the boxes refer to",
     )
     TURNED = (
-        "picture that EXIF turns, with boxes for the pixels as stored",
-        "pictures that EXIF turns, with boxes for the pixels as stored",
-        "the boxes are turned with it",
+        "image that EXIF rotates, with boxes for the pixels as stored",
+        "images that EXIF rotates, with boxes for the pixels as stored",
+        "the boxes are rotated too",
     )
     MAYBE_TURNED = (
-        "picture that EXIF turns, and no size says whether its boxes are turned",
-        "pictures that EXIF turns, and no size says whether their boxes are turned",
-        "the boxes are taken for the upright picture",
+        "image that EXIF rotates, and no stated size tells whether its boxes are rotated",
+        "images that EXIF rotates, and no stated sizes tell whether their boxes are rotated",
+        "the boxes are taken to refer to the upright image",
     )
     OTHER_NAME = (
         "image whose name differs from the annotation in letter case or ending",
@@ -77,24 +81,24 @@ class Defect(Enum):
         "found nevertheless",
     )
     STALE_NAME = (
-        "file of annotations that names an image of another name than its own",
-        "files of annotations that name images of other names than their own",
-        "the image that is called like the file is taken",
+        "file of annotations that names an image with another name than its own",
+        "files of annotations that name images with other names than their own",
+        "the image with the name of the file is used",
     )
     SHARED_LABELS = (
-        "image with the text file of another one",
-        "images with the text files of others",
-        "each has the objects in that file",
+        "image that shares its text file with another one",
+        "images that share their text files with others",
+        "each of them has the objects in the file",
     )
     DIFFICULT = (
         "object marked as difficult",
         "objects marked as difficult",
-        "not trained on, and neither right nor wrong in an evaluation",
+        "ignored in training and in evaluations",
     )
     NO_MASK = (
         "object without a mask among objects that have one",
         "objects without a mask among objects that have one",
-        "the box is taken for the mask",
+        "the box is used as the mask",
     )
 
 

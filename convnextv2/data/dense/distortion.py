@@ -29,7 +29,7 @@ class Distortion:
     """The changes of the colours of one image.
 
     Attributes:
-        brightness: The number of levels that is added.
+        brightness: The number of levels that are added.
         contrast: The factor by which all levels are multiplied.
         contrast_last: Whether contrast is changed after saturation and hue.
         saturation: The factor by which the saturation in HSV is multiplied.

@@ -19,16 +19,16 @@ from convnextv2.data.resize import resize
 from convnextv2.preprocessing import MAX_ELONGATION, Interpolation
 
 Fit = Literal["cover", "inside"]
-"""The size of an image before a random factor is applied: the smallest size that covers the canvas
-("cover"), or the largest size that lies inside it ("inside")."""
+"""The size of an image before a random factor is applied: the smallest one that covers the canvas
+("cover"), or the largest one that lies inside it ("inside")."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """The position of a resized image on a canvas.
 
-    The image is resized, and a part of the size of the canvas is cropped from it. The crop may be
-    flipped. If it is smaller than the canvas, the right and bottom of the canvas are padding.
+    The image is resized, and a part as large as the canvas is cropped from it. The crop may be
+    flipped. If it is smaller than the canvas, the canvas is padded on the right and at the bottom.
 
     Attributes:
         size: Height and width of the canvas, in pixels.
@@ -152,7 +152,7 @@ class Placement:
         return replace(self, top=top, left=left)
 
     def _reduction(self) -> int:
-        """Return the factor by which a file may be decoded smaller; see `TrainTransform`."""
+        """Return the factor by which a file may be reduced in decoding; see `TrainTransform`."""
         spare = min(1 / scale for scale in self.scale)
         return next((reduction for reduction in (8, 4, 2) if spare >= 1.5 * reduction), 1)
 
@@ -193,8 +193,8 @@ def fitted(
 ) -> tuple[int, int]:
     """Compute the size at which an image covers a canvas or lies inside it.
 
-    The aspect ratio is kept. No side becomes more than `MAX_ELONGATION` times the longer side of
-    the canvas, since an image of 1 x 10,000 pixels would fill the memory otherwise.
+    The aspect ratio is kept. No side exceeds `MAX_ELONGATION` times the longer side of the canvas,
+    because an image of 1 x 10,000 pixels would otherwise fill the memory.
 
     Args:
         original: Height and width of the image.

@@ -27,9 +27,9 @@ class ImageFinder:
         """Return the path of an image.
 
         Args:
-            name: A name, or a path relative to one of the folders, with slashes or
-                backslashes. An absolute path, or a path of another machine, is matched by its last
-                parts.
+            name: A name, or a path relative to one of the folders, with slashes or backslashes. If
+                an absolute path or one from another machine does not exist, its last parts are
+                looked up in the folders.
 
         Returns:
             The path, or None if there is no such file.

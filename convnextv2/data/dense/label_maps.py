@@ -22,9 +22,9 @@ IGNORED = -1
 """The class index of pixels that have no effect on the loss and on metrics."""
 
 MAP_SUFFIXES = frozenset((".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".webp"))
-"""Endings of formats that keep all values."""
+"""Endings of lossless formats."""
 LOSSY_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
-"""Endings of lossy formats, which do not keep values."""
+"""Endings of lossy formats, which change values."""
 
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
 _UNKNOWN = -2
@@ -89,8 +89,8 @@ class Coding:
             row, column = np.argwhere(is_unknown)[0].tolist()
             shown = self.show(int(values[row, column]))
             raise DataError(
-                f"{name}: holds {shown} (row {row}, column {column}), which none of the "
-                f"{len(self.values)} classes has. Add it to the class table or to ignore_values."
+                f"{name}: holds {shown} (row {row}, column {column}), which belongs to none of the "
+                f"{len(self.values)} classes. Add it to the class table or to ignore_values."
             )
         return torch.from_numpy(classes)
 
@@ -108,7 +108,7 @@ class Coding:
 
 @dataclass(frozen=True, eq=False)
 class LabelMaps:
-    """The label maps of the images of a source; see `dense.source.Annotations`.
+    """The label maps of a source's images; see `dense.source.Annotations`.
 
     Attributes:
         paths: The files of the maps.
@@ -164,9 +164,9 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         data: The content of the file.
         name: The name of the file, for error messages.
         max_pixels: The largest map that is read, in pixels.
-        coloured: Whether values are colours. If so, a palette is converted to its colours;
-            otherwise its indices are the values. The exception is GIF, whose indices programs
-            change: its grey levels are the values.
+        coloured: Whether values are colours. If so, the indices of a palette are converted to its
+            colours; otherwise the indices are the values. GIF is an exception, because programs
+            renumber its palette: its grey levels are the values.
 
     Returns:
         Integers (H, W). A colour is the value 65536 * red + 256 * green + blue.
@@ -178,7 +178,7 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         raise _lossy(name, "is a JPEG file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sizes; the limit here is max_pixels
+            warnings.simplefilter("ignore")  # about sizes; max_pixels limits them
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageSizeError(
@@ -199,11 +199,11 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         raise
     except Exception as error:  # damaged files raise errors of many types
         why = str(error).split("\n")[0][:200] or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
-            why = "it is of no format that is read" if data else "the file is empty"
+        if isinstance(error, UnidentifiedImageError):  # its text shows the address of an object
+            why = "it has no supported format" if data else "the file is empty"
         raise DataError(
-            f"{name}: cannot be read as a label map ({why}). Expected PNG, or another format that "
-            "keeps values."
+            f"{name}: cannot be read as a label map ({why}). Expected PNG or another lossless "
+            "format."
         ) from None
 
 
@@ -247,7 +247,7 @@ def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
         alpha = np.asarray(image.getchannel("A"))
         if alpha.min() < 255:
             raise DataError(
-                f"{name}: has transparent pixels, so its values are not certain. Save it without "
+                f"{name}: has transparent pixels, so its values are ambiguous. Save it without "
                 "transparency."
             )
     if image.format == "GIF":  # programs renumber the palette when they save GIF
@@ -266,13 +266,13 @@ def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
         if not coloured:
             if is_coloured(values):
                 raise DataError(
-                    f"{name}: its pixels are colours, and it is not known which class a colour "
+                    f"{name}: its pixels are colours, and nothing states which class a colour "
                     "stands for. Give a class table with colours (classes)."
                 )
             values = (values & 255).astype(np.uint8)
     else:
         raise DataError(
-            f"{name}: has pixels of the kind {image.mode}, expected whole numbers or colours. Save "
+            f"{name}: has pixels of mode {image.mode}, expected whole numbers or colours. Save "
             "it as PNG with 8 or 16 bits."
         )
     if values.min() < 0 or values.max() > 0xFFFFFF:

@@ -76,8 +76,8 @@ def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout
 
     Args:
         root: The folder, a JSON file of COCO, or the YAML file of a data set for YOLO.
-        asked: The format; "auto" for the first one of COCO, YOLO and Pascal VOC that is found.
-        images_dir: A folder in which images are searched first; "" for none.
+        asked: The format; "auto" for the first of COCO, YOLO and Pascal VOC that is found.
+        images_dir: A folder that is searched for images first; "" for none.
 
     Raises:
         DataError: There are no annotations in this format.
@@ -95,9 +95,9 @@ def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout
     }
     if not found:
         names = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
-        what = f"annotations in the form of {names[asked]}" if asked in names else "objects"
+        what = f"annotations in the format of {names[asked]}" if asked in names else "objects"
         raise DataError(
-            f"{root}: no {what} are found in it. Expected COCO JSON (instances_train.json, or "
+            f"{root}: has no {what}. Expected COCO JSON (instances_train.json, or "
             f"train/{ROBOFLOW_COCO}), YOLO (data.yaml, or images/ and labels/), or Pascal VOC "
             "(Annotations/ and JPEGImages/, or XML files beside the images)."
         )
@@ -163,7 +163,7 @@ def _split_in(stem: str) -> str:
 
 
 def _near(root: Path, split: str) -> list[Path]:
-    """Return the folders in which the images of a split may lie."""
+    """Return the folders that may hold the images of a split."""
     names = dict.fromkeys([split, plain_split(split)]) if split else {}
     inner = [*(f"images/{name}" for name in names), *names]
     inner += [f"{name}/images" for name in names]

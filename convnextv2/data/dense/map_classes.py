@@ -17,7 +17,7 @@ _MAX_VALUES = 256
 
 
 class UnknownValuesError(DataError):
-    """Label maps hold values that no class has.
+    """Label maps hold values that belong to no class.
 
     Args:
         message: The message.
@@ -59,7 +59,7 @@ def decide_classes(
         names = table.names if table else ("background", "foreground")
         names = tuple(trained) if len(trained) == 2 and not table else names
         notes.append(
-            f"The maps hold 0 and 255 only: 0 is {names[0]}, and 255 is {names[1]}. If 255 is to "
+            f"The maps hold only 0 and 255: 0 is {names[0]}, and 255 is {names[1]}. If 255 is to "
             "be ignored, set ignore_values = 255."
         )
         return ClassTable(names, (0, 255)), (), notes
@@ -81,8 +81,8 @@ def decide_classes(
     if len(table.names) < 2:
         left = ", ".join(table.names) or "all are ignored"
         raise DataError(
-            f"{counted(len(table.names), 'class(es)')} left ({left}), so there is nothing to tell "
-            "apart. Look at classes, ignore_values and reduce_zero_label."
+            f"{counted(len(table.names), 'class(es)')} left ({left}), so there is nothing to "
+            "distinguish. Check classes, ignore_values and reduce_zero_label."
         )
     return table, ignored, notes
 
@@ -104,7 +104,7 @@ def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:
             "maps of class indices, or a class table with classes = FILE."
         )
     if not found:
-        raise DataError("the label maps hold nothing but ignored values.")
+        raise DataError("the label maps hold only ignored values.")
     return ClassTable(tuple(str(value) for value in found), tuple(found))
 
 
@@ -149,7 +149,7 @@ def _values_of(table: ClassTable, coloured: bool) -> tuple[int, ...]:
 
 
 def check_values(scan: MapScan, coding: Coding) -> None:
-    """Check that each value in the maps is that of a class or ignored.
+    """Check that each value in the maps belongs to a class or is ignored.
 
     Args:
         scan: The scan of a split.
@@ -176,8 +176,8 @@ def check_values(scan: MapScan, coding: Coding) -> None:
             "ignores it."
         )
     raise UnknownValuesError(
-        f"the label maps hold {counted(len(unknown), 'value(s)')} that none of the "
-        f"{len(coding.values)} classes has: {few}{more}. {remedy}",
+        f"the label maps hold {counted(len(unknown), 'value(s)')} that belong to none of the "
+        f"{len(coding.values)} classes: {few}{more}. {remedy}",
         unknown,
         coding.ignored,
     )

@@ -112,7 +112,7 @@ def find_folders(
 def pair(folders: Folders) -> Pairs:
     """Pair images with the label maps whose paths are the same, without the ending.
 
-    The names of all maps may have an additional `_mask`, `_seg` or the like at their ends.
+    The names of all maps may end in an additional `_mask`, `_seg` or the like.
 
     Raises:
         DataError: There are no images, or no map belongs to any of them.
@@ -145,13 +145,13 @@ def pair(folders: Folders) -> Pairs:
         notes += (how,)
     if unread:
         path, other = (os.path.relpath(each, folders.maps) for each in unread[0])
-        what = counted(len(unread), "label map(s) of a name that another one has too")
-        notes += (f"{folders.maps}: passed over {what} ({path}, since {other} is used).",)
+        what = counted(len(unread), "label map(s) with the name of another one")
+        notes += (f"{folders.maps}: skipped {what} ({path}, because {other} is used).",)
     if spare and not folders.names:
         notes += (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",)
     if shared:
         what = counted(shared, "image(s) with the label map of another image")
-        notes += (f"{folders.images}: {what}, since their names differ in ending or case only.",)
+        notes += (f"{folders.images}: {what}, because their names differ only in ending or case.",)
     missing = tuple(images[i] for i, stem in enumerate(stems) if stem not in match)
     return Pairs(images.take(chosen), PathList.of(used), missing, spare, notes)
 
@@ -171,7 +171,7 @@ def _splits_listed(
 
 
 def _splits_inside(images: Path, maps: Path, asked: dict[Kind, str | None]) -> dict[Kind, Folders]:
-    """Find splits that are folders inside the folder of images and that of maps."""
+    """Find splits that are folders inside the folder of images and inside that of maps."""
     found: dict[Kind, Folders] = {}
     image_splits, map_splits = _lower(images), _lower(maps)
     for kind, name in asked.items():
@@ -281,7 +281,7 @@ def _by_stem(maps: Iterable[str], folder: Path) -> tuple[dict[str, str], list[tu
     """Find the map of each name.
 
     Returns:
-        The maps by name; and each further map of a name with the one that is used in its place. Of
+        The maps by name, and each further map of a name with the map that is used in its place. Of
         two such maps, the one in a lossless format is used.
     """
     found: dict[str, str] = {}

@@ -29,7 +29,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, counted
 
 _SNIFFED = 20
-"""The number of maps that are read to detect whether values are colours."""
+"""The number of maps that are read to detect whether their values are colours."""
 _MAX_NAMED = 10
 
 
@@ -97,7 +97,7 @@ def find_map_sources(
     if not any(counted.get(value, 0) for value in coding.values):
         raise DataError(
             f"{root}: every pixel of the training maps is ignored, so there is nothing to learn. "
-            "Look at classes, ignore_values and reduce_zero_label."
+            "Check classes, ignore_values and reduce_zero_label."
         )
     if recipe.val_while_train and "validation" in scanned:
         counted = scanned["validation"].scan.pixels
@@ -156,7 +156,7 @@ def map_validation_source(
     if kind == "train" and trained_on:
         chosen = _hold_out(source, recipe, root)[1]
         if chosen is None:
-            raise DataError(f"{root}: training held no images out. Give others with data_dir.")
+            raise DataError(f"{root}: training held out no images. Give others with data_dir.")
         source = chosen
     return replace(source, notes=(*notes, *more, *source.notes))
 
@@ -238,7 +238,7 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
         total, bad = len(pairs.images) + len(pairs.missing), len(scan.bad) + len(pairs.missing)
         raise DataError(
             f"{bad:,} of {counted(total, 'image(s)')} with label maps cannot be used:\n"
-            f"{listed}\nMend or remove these files, or set bad_images = skip to leave them out."
+            f"{listed}\nRepair or remove these files, or set bad_images = skip to leave them out."
         )
     if lines:
         good = [i for i in range(len(pairs.images)) if i not in scan.bad]
@@ -252,7 +252,8 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
             notes=(*pairs.notes, *(f"Left out: {line}" for line in lines)),
         )
     if scan.turned:
-        line = f"EXIF turns {counted(len(scan.turned), 'image(s)')}; the maps fit what is turned."
+        what = counted(len(scan.turned), "image(s)")
+        line = f"EXIF rotates {what}; the maps match the rotated images."
         pairs = replace(pairs, notes=(*pairs.notes, line))
     if scan.maybe_turned:
         line = (
@@ -281,7 +282,7 @@ def _hold_out(
 ) -> tuple[AnnotatedSource, AnnotatedSource | None, str]:
     """Hold images out for validation, because the data have no validation split."""
     if not recipe.val_while_train:
-        return source, None, f"{root} has no images for validation, and none are asked for."
+        return source, None, f"{root} has no images for validation, and val_while_train is off."
     chosen = held_out(np.zeros(len(source), np.int64), 1, recipe.val_fraction, recipe.seed)
     if not len(chosen):
         return source, None, f"{root} has one image, so none is held out and nothing is validated."
@@ -307,7 +308,7 @@ def _class_notes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence[s
             effect = (
                 "cannot be learned"
                 if kind == "train"
-                else "have an IoU of 0 if the model finds them, else none"
+                else "have an IoU of 0 if the model predicts them, else none"
             )
             lines.append(
                 f"{len(absent)} of {len(names)} classes occur in no {words[kind]} map and {effect}"

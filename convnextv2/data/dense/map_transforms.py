@@ -21,7 +21,7 @@ from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 _TRIES = 10
-"""The largest number of times that a crop is drawn again if one class fills too much of it."""
+"""How often a crop is drawn again at most if one class fills too much of it."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ def check_size(size: tuple[int, int], labels: Tensor) -> None:
     """
     if tuple(labels.shape) != size:
         raise DataError(
-            f"the image is {size[1]} x {size[0]} px, its label map "
-            f"{labels.shape[1]} x {labels.shape[0]} px. Make them of one size."
+            f"the image is {size[1]} x {size[0]} px, but its label map is "
+            f"{labels.shape[1]} x {labels.shape[0]} px. Give both the same size."
         )
 
 
 def collate_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Stack label maps of one size to int16 (N, H, W)."""
+    """Stack label maps of the same size to int16 (N, H, W)."""
     return stack(maps) if maps else torch.empty(0, 0, 0, dtype=torch.int16)
 
 

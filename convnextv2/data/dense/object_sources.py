@@ -136,7 +136,7 @@ def with_classes(
     if unknown := [source.class_names[i] for i in used if source.class_names[i] not in numbers]:
         raise DataError(
             f"{where}: has objects of {brief(unknown)}, which is not among the model's classes "
-            f"({brief(list(class_names))}). Name the classes alike."
+            f"({brief(list(class_names))}). Use the same names for classes."
         )
     moved = np.array([numbers.get(name, 0) for name in source.class_names] or [0], np.int64)
     table = objects_of(source).relabelled(moved)
@@ -186,7 +186,7 @@ def _hold_out(
     """Hold images out for validation, with nearly the same share of each class."""
     if len(source) < 2:
         raise DataError(
-            f"{root}: has one image only, so none can be held out for validation. Set "
+            f"{root}: has only one image, so none can be held out for validation. Set "
             "val_while_train = False."
         )
     has = np.zeros((len(source), max(1, len(source.class_names))), np.int8)

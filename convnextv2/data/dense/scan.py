@@ -26,11 +26,11 @@ from convnextv2.text import brief
 
 _THREADS = 8
 """The number of file headers that are read at the same time, since the disk is the bottleneck."""
-_EDGE_PX = 1.0
-"""A box may exceed its image by so much without a message, because of rounding in other tools."""
-_FAR = 10
-"""An outline may end this many times the longer side of its image away from the first pixel. To
-rasterise outlines takes time and memory in proportion to their lengths."""
+_TOLERANCE_PX = 1.0
+"""A box may extend beyond its image by this much without a message, because other tools round."""
+_MAX_REACH = 10
+"""The farthest that an outline may reach from the first pixel, in multiples of the longer side of
+its image. Rasterising an outline takes time and memory in proportion to its length."""
 _MAX_WITHOUT_MASK = 0.1
 """The largest share of objects without a mask at which a data set is used with masks."""
 
@@ -88,12 +88,13 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
         one = empty == 1
         lines.append(
             f"{head}: {empty:,} image{' has' if one else 's have'} no objects. "
-            f"{'It is' if one else 'They are'} kept: a model learns there what is none."
+            f"{'It is' if one else 'They are'} kept: a model learns from "
+            f"{'it' if one else 'them'} what is not an object."
         )
     if crowds := int(table.crowd.sum()) - defects.counts.get(Defect.DIFFICULT, 0):
         lines.append(
-            f"{head}: {crowds:,} region{'s' * (crowds > 1)} of crowds: not trained on, and neither "
-            "right nor wrong in an evaluation."
+            f"{head}: {crowds:,} region{'s' * (crowds > 1)} of crowds: ignored in training and in "
+            "evaluations."
         )
     return AnnotatedSource(
         PathList.of(names),
@@ -112,7 +113,7 @@ def compare_splits(training: AnnotatedSource, validation: AnnotatedSource | None
         counts = object_counts(source)
         absent = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
         if absent:
-            effect = "cannot be learned" if what == "training" else "counts in no figure"
+            effect = "cannot be learned" if what == "training" else "is left out of all metrics"
             lines.append(f"No {what} image has {brief(absent)}, which {effect}.")
     return lines
 
@@ -155,8 +156,8 @@ def _check_pixels(kept: Sequence[Objects], annotations: RawAnnotations) -> None:
     if len(boxes) and boxes[:, 2:].max() <= 1 and is_small:
         raise DataError(
             f"{annotations.where}: all boxes lie within the first pixel of their images, so they "
-            "seem to be shares of the width and height. Multiply them by the size of the image; "
-            "this format has pixels."
+            "seem to be fractions of the width and height. Multiply them by the size of the image, "
+            "because this format has pixels."
         )
 
 
@@ -203,7 +204,7 @@ def _absolute(each: RawObject, size: tuple[int, int]) -> RawObject:
     x0, y0, x1, y1 = each.box
     region = each.region
     if region is not None and not isinstance(region, Rle):
-        with np.errstate(over="ignore"):  # what is too large is left out later
+        with np.errstate(over="ignore"):  # outlines that are too large are left out later
             region = tuple(outline * (width, height) for outline in region)
     return each._replace(box=(x0 * width, y0 * height, x1 * width, y1 * height), region=region)
 
@@ -232,11 +233,11 @@ def _inside(
             defects.add(Defect.EMPTY_MASK, name)
             return None
     elif each.region is not None:
-        near = tuple(each for each in each.region if np.abs(each).max() <= _FAR * max(size))
+        near = tuple(each for each in each.region if np.abs(each).max() <= _MAX_REACH * max(size))
         defects.add(Defect.FAR_OUTLINE, name, len(each.region) - len(near))
         each = each._replace(region=near or None)
     over = max(-x0, -y0, x1 - width, y1 - height)
-    defects.add(Defect.BEYOND, name, int(over > _EDGE_PX))
+    defects.add(Defect.BEYOND, name, int(over > _TOLERANCE_PX))
     # A box inside the image keeps its exact values, so that AP does not change.
     if over > 0:
         x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))

@@ -33,8 +33,8 @@ class Finding(NamedTuple):
         values: Each value in the map -> its number of pixels.
         defect: The kind of defect; "" without one.
         detail: The description of the defect; without one, the path of the map.
-        is_turned: Whether EXIF turns the image.
-        keeps_size: Whether the size of the image does not tell that it is turned.
+        is_turned: Whether EXIF rotates the image.
+        keeps_size: Whether the size of the image does not tell that it is rotated.
     """
 
     pair: int
@@ -54,9 +54,8 @@ class MapScan:
         maps: Value -> number of maps with it.
         examples: Value -> path of a map with it.
         findings: The findings of pairs with a defect.
-        turned: The indices of images that EXIF turns, and whose maps have the size of the turned
-            image and not that of the stored one.
-        maybe_turned: The indices of images that EXIF turns, and whose maps have the size of both.
+        turned: The indices of images that EXIF rotates and whose maps match only the rotated image.
+        maybe_turned: The indices of images that EXIF rotates and whose maps match both.
     """
 
     pixels: Counter[int] = field(default_factory=Counter)
@@ -167,8 +166,8 @@ def _other_size(
     detail = f"{image} ({size[1]} x {size[0]} px, its map {width} x {height} px)"
     if is_turned and (width, height) == size:
         return (
-            "image(s) that EXIF turns, with maps that are not turned (turn the maps, or remove the "
-            "orientation from the images)",
+            "image(s) that EXIF rotates, with maps that are not rotated (rotate the maps, or "
+            "remove the orientation from the images)",
             detail,
         )
     return "label map(s) of another size than their image", detail

@@ -27,8 +27,8 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
 
     Args:
         files: The XML files, in the order of the images.
-        folders: The folders in which their images are searched, in this order.
-        where: The name of all files together in messages.
+        folders: The folders that are searched for their images, in this order.
+        where: The name of the whole set of files in messages.
 
     Returns:
         The annotations. The classes are sorted by name.
@@ -91,8 +91,8 @@ def _find(
 ) -> str | None:
     """Find the image of an XML file by the name in it, or else by the name of the file.
 
-    If the two names are of different images, that of the file counts, as for other readers of this
-    format: tools that copy an image with its XML file leave the name in it as it was.
+    If the two names belong to different images, the name of the file counts, as in other readers of
+    this format: tools that copy an image with its XML file do not change the name in it.
     """
     stated = (root.findtext("filename") or "").strip()
     folder = (root.findtext("folder") or "").strip()
@@ -128,7 +128,7 @@ def _objects(
         if not all(map(math.isfinite, (x0, y0, x1, y1))):
             defects.add(Defect.NOT_FINITE, where)
             continue
-        if x1 <= x0 or y1 <= y0:  # a box of one pixel is taken as a mistake too
+        if x1 <= x0 or y1 <= y0:  # a box of one pixel counts as a mistake too
             defects.add(Defect.NO_AREA, where)
             continue
         is_difficult = (element.findtext("difficult") or "0").strip() == "1"

@@ -42,7 +42,7 @@ def read_yolo(
     Args:
         images: The images.
         class_names: The names of the classes; None if they are unknown.
-        where: The name of all images together in messages.
+        where: The name of the whole set of images in messages.
         keypoints: The number of values that may follow the box in each line, for its keypoints.
 
     Raises:
@@ -92,9 +92,9 @@ def read_yolo(
     notes = images.notes
     if class_names is None:
         class_names = [str(i) for i in range(highest + 1)]
-        notes += (f"{where}: no data.yaml or classes.txt names the classes; they get numbers.",)
+        notes += (f"{where}: no data.yaml or classes.txt names the classes, so they get numbers.",)
     if keypoints:
-        notes += (f"{where}: keypoints (kpt_shape in data.yaml) are passed over; boxes are read.",)
+        notes += (f"{where}: keypoints (kpt_shape in data.yaml) are skipped; boxes are read.",)
     if outlines := _rotated_boxes(raw):
         notes += (
             f"{where}: every outline ({outlines:,}) has 4 corners, as rotated boxes have. Outlines "
@@ -226,7 +226,7 @@ def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             if path.stem == "data" or path == root:
                 raise DataError(
-                    f"{path}: cannot be read as YAML ({plain(error)[:200]}). Mend the file."
+                    f"{path}: cannot be read as YAML ({plain(error)[:200]}). Fix the file."
                 ) from None
             continue
         if isinstance(content, dict) and "train" in content and content.keys() & {"names", "nc"}:
@@ -338,7 +338,7 @@ def _place(entry: str, file: Path, root: Any) -> Path:
         for name in (entry, bare):
             if os.path.exists(folder / name):  # unlike the method, it takes any name
                 return folder / name
-    raise DataError(f"{file}: names {plain(entry)}, which is not there. Mend the path in it.")
+    raise DataError(f"{file}: names {plain(entry)}, which does not exist. Fix the path.")
 
 
 def _roots(file: Path, root: Any) -> list[Path]:
@@ -350,7 +350,7 @@ def _roots(file: Path, root: Any) -> list[Path]:
 
 
 def _label_files(image: str) -> list[str]:
-    """Return the paths at which the labels of an image may lie."""
+    """Return the possible paths of an image's labels."""
     stem = os.path.splitext(image)[0]
     files = []
     head, found, tail = f"/{stem}".rpartition("/images/")
@@ -370,7 +370,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _object(line: str, at: str, defects: Defects, keypoints: int) -> RawObject | None:
-    """Parse one line; count a defect and return None if it cannot be used."""
+    """Parse one line. If it cannot be used, count a defect and return None."""
     try:
         values = [float(part) for part in line.split()]
         label = int(values[0])

@@ -313,8 +313,8 @@ def _notes(
             one = "1 row repeats an image, and its labels are added."
             several = f"{count:,} rows repeat images, and their labels are added."
         else:
-            one = "1 row repeats an image and its label, and is passed over."
-            several = f"{count:,} rows repeat images and their labels, and are passed over."
+            one = "1 row repeats an image and its label, and is skipped."
+            several = f"{count:,} rows repeat images and their labels, and are skipped."
         notes.append(one if count == 1 else several)
     if findings.leaked:
         assert content.splits is not None

@@ -53,7 +53,7 @@ class Index:
         kinds: The kind of file that states the class (see `tar.Sample`) -> the number of samples,
             and the name of the first.
         names_sha256: The hash of all names; see `hash_of_names`.
-        notes: Messages about files that were passed over.
+        notes: Messages about files that were skipped.
     """
 
     path: Path
@@ -227,14 +227,14 @@ class _Build:
         return listed
 
     def notes(self) -> list[str]:
-        """Return messages about files that were passed over."""
+        """Return messages about files that were skipped."""
         if not self.passed_over and not self.links:
             return []
         kinds = [
             f"{kind or 'without an ending'} {n:,}" for kind, n in self.passed_over.most_common(9)
         ]
         kinds += [f"links {self.links:,}"] if self.links else []
-        return [f"passed over files that are not images ({', '.join(map(plain, kinds))})."]
+        return [f"skipped files that are not images ({', '.join(map(plain, kinds))})."]
 
 
 def hash_of_names(listed: Callable[[], Iterator[bytes]]) -> str:

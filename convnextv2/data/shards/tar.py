@@ -208,7 +208,7 @@ class TarSamples:
         try:
             content: Any = json.loads(text)
         except (ValueError, RecursionError):
-            raise DataError(f"{self._name}: {plain(key)}.json is not JSON. Mend it.") from None
+            raise DataError(f"{self._name}: {plain(key)}.json is not JSON. Fix it.") from None
         if isinstance(content, dict):
             content = next((content[name] for name in self._fields if name in content), "")
         if isinstance(content, bool) or not isinstance(content, str | int):

@@ -73,7 +73,7 @@ def check_coverage(
         opened: The model.
         recipe: The recipe, which says how images are prepared for weights.
         coverage: The coverage that is asked for.
-        prior: For which frequencies of the classes probabilities are to hold.
+        prior: The frequencies of the classes for which the probabilities are to hold.
 
     Raises:
         ArtifactError: The artifact was exported without a coverage, or with another one.
@@ -85,12 +85,12 @@ def check_coverage(
     kind = opened.description.kind
     if kind != "classifier":
         raise RecipeError(
-            f"{asked}: is about models that give an image one class, and {opened.path} is of kind "
+            f"{asked}: is for models that give an image one class, but {opened.path} is of kind "
             f"{kind}. Leave coverage out."
         )
     if prior != "trained":
         raise RecipeError(
-            f"{asked}: is fitted for the probabilities as training left them. Leave prior out, or "
+            f"{asked}: is fitted for the frequencies of classes in training. Leave prior out, or "
             "export with both."
         )
     if isinstance(opened, Artifact):
@@ -129,13 +129,14 @@ def measure_coverage(
 ) -> Coverage:
     """Test the coverage of a classifier, on images that it was not fitted on.
 
-    If nothing was fitted for the weights and the coverage yet, half of the images fit it, which is
-    stored beside the weights, and the other half test it. All ranks call this function.
+    If nothing has been fitted for these weights and this coverage yet, half of the images serve to
+    fit it and the other half to test it. The fit is stored beside the weights. All ranks call this
+    function.
 
     Args:
         opened: The model, for which `check_coverage` has found nothing wrong.
         source: The labelled images, whose targets are rows of the model.
-        recipe: The recipe. Its knobs for inference count.
+        recipe: The recipe, with knobs for inference.
         place: This rank.
         coverage: The coverage that is asked for.
 
@@ -186,7 +187,7 @@ def _score(
     indices, targets, hashes = (
         np.concatenate([np.empty(0, np.int64), *(each[i] for each in columns)]) for i in range(3)
     )
-    nothing = np.empty((0, 0), np.float32)  # a rank may have no image, and knows no width then
+    nothing = np.empty((0, 0), np.float32)  # a rank without images does not know the width
     return _Scored(
         indices,
         targets,
@@ -200,7 +201,7 @@ def _score(
 def _fit(
     scored: _Scored, images: int, sha256: str, place: Place, coverage: float, images_from: str
 ) -> Unknown:
-    """Fit to a random half of the images of all ranks, which every rank gets."""
+    """Fit on a random half of the images of all ranks. Every rank gets the result."""
     chosen = np.zeros(images, bool)
     chosen[np.random.default_rng(0).permutation(images)[: (images + 1) // 2]] = True
     here = chosen[scored.indices]

@@ -67,7 +67,7 @@ def evaluate_weights(
         recipe: See `set_up`.
         place: See `set_up`.
         prior: See `set_up`.
-        views: Over which views of each image probabilities are averaged.
+        views: The views of each image over which probabilities are averaged.
     """
     ready = set_up(opened, recipe, place, prior)
     logits = ready.logits

@@ -19,7 +19,7 @@ from convnextv2.tasks.supervised.next_steps import next_steps
 from convnextv2.weights.opened import Weights
 
 _EXAMPLES = 8
-"""Number of right predictions that are shown, and of wrong ones."""
+"""The number of correct predictions that are shown, and of wrong ones."""
 
 
 def classifier_page(

@@ -46,13 +46,13 @@ class Goal(Protocol):
         """
 
     def summary(self, training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
-        """Say how many images there are, and of what."""
+        """Describe the images and their annotations in one line."""
 
     def check_validation(self, validation: AnnotatedSource) -> None:
         """Check that there is something to measure in the validation images.
 
         Raises:
-            DataError: There is not.
+            DataError: There is nothing.
         """
 
     def build_model(self, recipe: Recipe, place: Place, source: AnnotatedSource) -> DenseNetwork:
@@ -66,7 +66,7 @@ class Goal(Protocol):
         """Return how images are prepared for evaluation."""
 
     def trial(self, model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
-        """Compute a loss for blank images (N, C, H, W), to find out what a step takes."""
+        """Compute a loss for blank images (N, C, H, W), to measure the memory of a step."""
 
     def train_transform(self, recipe: Recipe, source: AnnotatedSource) -> Augmentation:
         """Build the augmentation of training images."""
@@ -75,7 +75,7 @@ class Goal(Protocol):
         """Build the preprocessing of evaluation images."""
 
     def collate(self, targets: Sequence[Any], /) -> Any:
-        """Join the targets of a batch, of which there may be none."""
+        """Join the targets of a batch, which may be empty."""
 
     def loss(
         self, model: nn.Module, network: DenseNetwork, images: Tensor, targets: Any, recipe: Recipe

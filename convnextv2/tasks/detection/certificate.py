@@ -37,7 +37,7 @@ MIN_FOUND = 0.99
 If two boxes or scores are nearly equal, rounding decides which one stays."""
 
 _SAME_FROM = 0.9
-"""The least IoU at which two boxes of a class count as the same object."""
+"""The minimum IoU at which two boxes of a class count as the same object."""
 
 Pair = tuple[FoundObjects, FoundObjects]
 
@@ -182,7 +182,7 @@ def _check(certificate: dict[str, Any]) -> None:
     if missed > max(2, (1 - MIN_FOUND) * found["objects"]):
         raise ArtifactError(
             f"the artifact and the model agree on {found['found_by_both']} of {found['objects']} "
-            f"objects (at least {MIN_FOUND:.0%} asked). Use another format."
+            f"objects (at least {MIN_FOUND:.0%} required). Use another format."
         )
     if not found["largest_shift_px"] <= LARGEST_SHIFT_PX:
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""The goal of detection: boxes and classes of objects, and masks where the data have them."""
+"""The goal of detection: boxes and classes of objects, and masks if the data have them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class BoxesAndMasks:
         """Build a detector of the classes of the images, with a mask head if masks are learned.
 
         Raises:
-            RecipeError: Masks are asked for, and the data have none.
+            RecipeError: Masks are asked for, but the data have none.
         """
         masks = wants_masks(recipe.masks, objects_of(source).has_masks)
         encoder = build_network(recipe, None)
@@ -164,7 +164,7 @@ def wants_masks(asked: str, has_masks: bool) -> bool:
         has_masks: Whether the objects of the data have some.
 
     Raises:
-        RecipeError: They are asked for, and the data have none.
+        RecipeError: They are asked for, but the data have none.
     """
     if asked == "on" and not has_masks:
         raise RecipeError(

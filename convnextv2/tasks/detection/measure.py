@@ -33,9 +33,9 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 SHOWN_FROM = 0.5
-"""The least score of the detections that a report shows, and counts as right or wrong."""
+"""The minimum score of the detections that a report shows, and counts as right or wrong."""
 _MATCHED_FROM = 0.5
-"""The least IoU at which a detection matches an object in a report."""
+"""The minimum IoU at which a detection matches an object in a report."""
 _LEAST_AREA = 1e-12
 """Takes the place of an area of 0 in divisions."""
 

@@ -62,7 +62,7 @@ def detection_page(
 
 
 def next_steps(name: str, lr: float) -> list[tuple[str, str]]:
-    """Return commands that make sense after a training, and what each is good for."""
+    """Return commands that make sense after training, and the purpose of each."""
     name = typed(name)
     return [
         (f"convnextv2 predict {name} IMAGE_OR_FOLDER --out found", "Find objects in new images."),

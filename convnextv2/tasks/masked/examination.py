@@ -35,9 +35,9 @@ from convnextv2.training.start import Start
 from convnextv2.training.task import Examine, Examined
 
 HEALTH_IMAGES = 64
-"""Images that the health of the features is measured on."""
+"""The number of images on which the health of the features is measured."""
 PROBE_IMAGES = 10_000
-"""The most training images, and the most validation images, of a probe."""
+"""The largest number of training images, and of validation images, of a probe."""
 NEIGHBOURS = 20
 _BATCH = 16
 
@@ -158,7 +158,7 @@ def gradient_norms(
         chosen = part.to(images.device)
         masks = (indices[part].to(images.device) for indices in (visible, masked))
         with torch.enable_grad():
-            # `forward` itself, since a compiled call would compile for this batch size too.
+            # `forward` itself, because a compiled call would compile for this batch size too.
             loss = model.forward(images[chosen], *masks)
             assert isinstance(loss, Tensor)
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -186,9 +186,9 @@ def _part_of(name: str) -> str:
 
 
 class Probe:
-    """Measures by labelled images what the frozen features say about their classes.
+    """Measures on labelled images how well the frozen features predict the classes.
 
-    The figures are those of the verb `probe`, as long as there are no more than `PROBE_IMAGES`.
+    The figures are those of the verb `probe` if each set has at most `PROBE_IMAGES` images.
 
     Args:
         task: The task of the run.
@@ -291,7 +291,7 @@ def _normalised(recipe: Recipe, pixels: Tensor, place: Place) -> Tensor:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return the number, or None if JSON has no word for it."""
+    """Return the number, or None if JSON cannot represent it."""
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -21,7 +21,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
     """
     recipe, records = run.recipe, run.metrics()
     epochs = str(recipe.epochs)
-    if recipe.time:  # how many fitted is known from the log alone
+    if recipe.time:  # only the log knows how many fitted
         epochs = str(records[-1]["epoch"]) if records else "–"
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
     name = typed(run.path)
@@ -43,7 +43,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
             (fine_tune, "Fine-tune the encoder on labelled images."),
             (
                 f"convnextv2 reconstruct {name} IMAGE_OR_FOLDER",
-                "See what it makes of other images.",
+                "Reconstruct other images.",
             ),
         ],
     )

@@ -21,7 +21,7 @@ from convnextv2.tasks.supervised.goal import Criterion
 from convnextv2.text import brief
 
 LARGEST_WEIGHT = 10.0
-"""The largest weight of a label that an image has, with pos_weight balanced."""
+"""The largest weight of a positive label with pos_weight = balanced."""
 
 
 class AnyLabels:
@@ -34,7 +34,7 @@ class AnyLabels:
 
         Raises:
             RecipeError: `num_classes` is not the number of classes in the data.
-            DataError: No validation image has a label, so that no precision is defined.
+            DataError: No validation image has a label, so no precision is defined.
         """
         classes = len(source.class_names)
         if recipe.num_classes not in (None, classes):
@@ -53,12 +53,12 @@ class AnyLabels:
         return "loss" if recipe.best_by == "loss" else "map"
 
     def initial_bias(self, recipe: Recipe, source: Source) -> Tensor:
-        """Return the logarithms of the odds of the labels, so that training need not learn them.
+        """Return the log odds of the labels, so that training need not learn them.
 
-        Most labels are absent from most images. From zeros, the first hundreds of steps teach the
-        network to say so for every image, and its features become almost constant meanwhile. This
-        is the remedy of RetinaNet (section 4.1 of arXiv 1708.02002), with the frequencies of the
-        labels in place of a constant.
+        Most labels are absent from most images. With biases of zero, the network spends its first
+        hundreds of steps on learning to predict this for every image, and meanwhile its features
+        become almost constant. This is the remedy of RetinaNet (section 4.1 of arXiv 1708.02002),
+        with the frequencies of the labels in place of a constant.
         """
         assert source.targets is not None
         weights = balanced_weights(source.targets) if _is_weighed(recipe) else torch.ones(())
@@ -82,7 +82,7 @@ class AnyLabels:
         if _is_weighed(recipe):
             weights = balanced_weights(source.targets).to(device)
             lines.append(
-                f"Labels that an image has weigh {float(weights.min()):.3g} to "
+                f"Positive labels have weights from {float(weights.min()):.3g} to "
                 f"{float(weights.max()):.3g} (pos_weight)."
             )
         return Criterion(build_label_criterion(recipe, weights), {}, lines)
@@ -115,9 +115,9 @@ def _is_weighed(recipe: Recipe) -> bool:
 
 
 def log_odds(targets: Targets) -> Tensor:
-    """Compute the logarithm of how often a label is there over how often it is not.
+    """Compute the log odds of each label.
 
-    One image with and one without each label are added, so that it is finite.
+    One image with each label and one without it are added, so that the result is finite.
 
     Args:
         targets: int8 (N, K): 1, 0, or -1 for unknown.
@@ -153,36 +153,36 @@ def several_labels(recipe: Recipe) -> Recipe:
     """
     if recipe.loss in ("asl_single_label", "jsd"):
         raise RecipeError(
-            f"loss = {recipe.loss}: takes the classes as exclusive, and an image may have several "
+            f"loss = {recipe.loss}: is for exclusive classes, but an image may have several "
             "labels here. Use bce or asl_multi_label."
         )
     if recipe.teacher:
         raise RecipeError(
-            f"teacher = {recipe.teacher}: teaches one class for each image, and an image may have "
+            f"teacher = {recipe.teacher}: teaches one class for each image, but an image may have "
             "several labels here. Leave teacher out."
         )
     exclusive = ("class_weights", "sampling", "logit_adjustment")
     if wrong := [name for name in exclusive if getattr(recipe, name) != default_of(name)]:
         raise RecipeError(
-            f"{wrong[0]} = {show(getattr(recipe, wrong[0]))}: is for one class for each image, and "
+            f"{wrong[0]} = {show(getattr(recipe, wrong[0]))}: is for one class for each image, but "
             "an image may have several labels here. Use pos_weight balanced."
         )
     if recipe.best_by not in ("loss", default_of("best_by")):
         raise RecipeError(
-            f"best_by = {recipe.best_by}: is for one class for each image, and an image may have "
+            f"best_by = {recipe.best_by}: is for one class for each image, but an image may have "
             "several labels here. Use loss, or leave it out for the mean average precision."
         )
     settled = {"labels": "multi"}
     if recipe.loss == "ce":
-        say("loss bce in place of ce, since an image may have several labels.")
+        say("loss = bce instead of ce, because an image may have several labels.")
         settled["loss"] = "bce"
     if recipe.mindcv_files:
-        say("mindcv_files: result.log shows no accuracy, since an image may have several labels.")
+        say("mindcv_files: result.log shows no accuracy, as an image may have several labels.")
     return with_inferred(recipe, settled)
 
 
 def balanced_weights(targets: Targets) -> Tensor:
-    """Compute the weights in the loss of the labels that images have.
+    """Compute the weights of positive labels in the loss.
 
     Args:
         targets: int8 (N, K): 1, 0, or -1 for unknown.

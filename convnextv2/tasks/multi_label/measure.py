@@ -33,7 +33,7 @@ class MeasuredLabels(Evaluated):
         """Return lines for the user about the images and the thresholds."""
         lines = super().notes()
         if not self.description.thresholds:
-            lines.append("The weights have no thresholds, so a label counts from 0.5 on.")
+            lines.append("The weights have no thresholds, so 0.5 is used for every label.")
         return lines
 
 

@@ -177,8 +177,8 @@ def _check(certificate: dict[str, Any], precision: str) -> None:
     if equal < MIN_EQUAL[precision]:
         raise ArtifactError(
             f"precision = {precision}: the artifact agrees with the model on the class of "
-            f"{equal:.2%} of the pixels (at least {MIN_EQUAL[precision]:.1%} asked). Use a finer "
-            "precision."
+            f"{equal:.2%} of the pixels (at least {MIN_EQUAL[precision]:.1%} required). Use a "
+            "finer precision."
         )
     miou = certificate.get("miou")
     if miou and abs(miou["pytorch_miou"] - miou["artifact_miou"]) > MAX_LOSS:

@@ -88,7 +88,7 @@ class PixelClasses:
         )
 
     def shown(self, batch: Batch, class_names: Sequence[str]) -> list[Shown]:
-        """Return the images of a batch, each beside the same with its classes in colour."""
+        """Return the images of a batch, each beside a copy with its classes in colour."""
         found = []
         for pixels, classes in zip(batch.pixels, batch.targets, strict=True):
             painted = from_picture(overlay(pixels, classes, len(class_names)))

@@ -45,7 +45,7 @@ def segmentation_page(
 
 
 def next_steps(name: str) -> list[tuple[str, str]]:
-    """Return commands that make sense after a training, and what each is good for.
+    """Return commands that make sense after training, and the purpose of each.
 
     Args:
         name: The run folder or the weights, as they are to be written.

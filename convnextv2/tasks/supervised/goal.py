@@ -39,7 +39,7 @@ class Goal(Protocol):
     """The kind of the weights; see `Description.kind`."""
 
     def check(self, recipe: Recipe, source: Source, validation: Source | None) -> None:
-        """Check that the recipe and the images suit each other.
+        """Check that the recipe and the images match.
 
         Args:
             recipe: The recipe.
@@ -47,7 +47,7 @@ class Goal(Protocol):
             validation: The validation images; None if there are none.
 
         Raises:
-            ConvNeXtV2Error: They do not.
+            ConvNeXtV2Error: They do not match.
         """
 
     def score(self, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ from convnextv2.text import typed
 
 
 def next_steps(name: str, lr: float) -> list[tuple[str, str]]:
-    """Return commands that make sense after a training, and the purpose of each.
+    """Return commands that make sense after training, and the purpose of each.
 
     Args:
         name: The run folder, as the commands name it.

@@ -61,7 +61,7 @@ def labelled_images(
 
 
 def _labels_of(weights: Path, description: Description, recipe: Recipe) -> Recipe:
-    """Read as many labels for each image as the model gives it.
+    """Set the knob `labels` to what the model predicts: one class, or any number of labels.
 
     Raises:
         CheckpointError: The user asked for something else.
@@ -78,7 +78,7 @@ def _labels_of(weights: Path, description: Description, recipe: Recipe) -> Recip
 def with_rows(
     source: Source, description: Description, rows: int, weights: Path, order: str
 ) -> Source:
-    """Replace the targets of a source by rows of a head, and say by which rule they were found.
+    """Replace the targets of a source by rows of a head, and print the rule that found them.
 
     Args:
         source: The images, with targets from 0 in the order of their classes.
@@ -91,7 +91,7 @@ def with_rows(
         The source with rows as targets, and with a class name for each row.
 
     Raises:
-        CheckpointError: It cannot be known which row stands for which class.
+        CheckpointError: It is unknown which row stands for which class.
     """
     classes, names = source.class_names, description.class_names
     match = match_rows(classes, names, rows, format=order_of(description), order=order)

@@ -91,7 +91,7 @@ def set_up(
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
-            f"{weights}: a pre-trained encoder without a classifier, which has no accuracy to "
+            f"{weights}: is a pre-trained encoder without a classifier, so there is no accuracy to "
             "measure. Train a classifier with --init."
         )
     _check_contradictions(recipe, model, description, weights)
@@ -121,7 +121,7 @@ def _averaged(opened: Weights) -> Weights:
     """Return the averaged weights beside plain ones; other weights stay as they are.
 
     Raises:
-        CheckpointError: The file is MindCV's, which states its averages, and has none.
+        CheckpointError: The file is from MindCV and has no averaged weights.
     """
     path, owner = opened.path, run_of(opened.path)
     if opened.has_average:
@@ -134,7 +134,7 @@ def _averaged(opened: Weights) -> Weights:
             f"ema = True: {path} has no averaged weights. Use --ema False to measure its plain "
             "ones."
         )
-    say(f"{path}: averaged weights are measured, since the run saves these as its best.")
+    say(f"{path}: averaged weights are measured, because the run saves these as its best.")
     return opened
 
 

@@ -43,7 +43,7 @@ class Supervised:
     usual_loss = None  # not known: it depends on the loss and on the number of classes
 
     def __init__(self, start: Start, sources: tuple[Source, Source | None], goal: Goal) -> None:
-        """Build the network, with `init` from another classifier or an FCMAE run.
+        """Build the network. The knob `init` starts it from another classifier or an FCMAE run.
 
         Args:
             start: The start of the run: its recipe, folder, ranks and initial weights.

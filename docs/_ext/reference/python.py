@@ -108,7 +108,7 @@ def error_page(module: ModuleType) -> str:
     parts = [as_rst(f".. autoexception:: {module.__name__}.{name}") for name in found]
     return page(
         "Errors",
-        "Every error that a user can cause and mend is a `ConvNeXtV2Error`. Its message is one "
+        "Every error that a user can cause and fix is a `ConvNeXtV2Error`. Its message is one "
         "line: what, its value, what was expected, and the remedy.",
         *parts,
     )

@@ -67,13 +67,13 @@ def test_names_alone_count_from_zero(tmp_path: Path) -> None:
         ("id,name\n0,wall\n,sky\n", "'sky' has no id"),
         ("id,name\nzero,wall\n", "'zero' is not a whole number"),
         ("id,name\n-1,wall\n", "negative"),
-        ("name,color\nwall,red\n", "the colour 'red'"),
+        ("name,color\nwall,red\n", "'red' is not a colour"),
         ("", "lists no class"),
         ("1,2,3\n", "cannot be understood"),
-        ("id,name\n99999999999999999999,wall\n", "none that a label map can hold"),
-        ("id,name\n16777216,wall\n", "none that a label map can hold"),
-        (f"id,name\n{'9' * 5000},wall\n", "none that a label map can hold"),
-        (f"name,color\nwall,{'9' * 5000} 1 2\n", "the colour '9{40}'"),
+        ("id,name\n99999999999999999999,wall\n", "too large for a label map"),
+        ("id,name\n16777216,wall\n", "too large for a label map"),
+        (f"id,name\n{'9' * 5000},wall\n", "too large for a label map"),
+        (f"name,color\nwall,{'9' * 5000} 1 2\n", "'9{40}' is not a colour"),
         (f"id,name\n1,{'x' * 200_000}\n", "cannot be read as a table"),
         ('id,name\n1,"wall\n2,sky\n', "cannot be read as a table .* Close each quote"),
         ('id,name\n1,"wall\nred"\n', "cannot be printed"),
@@ -88,14 +88,14 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"0,\xff\xfe\n")
     with pytest.raises(DataError, match="not UTF-8"):
         read_class_table(tmp_path / "a.csv")
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not JSON"):
         table(tmp_path, "a.json", "{")
-    with pytest.raises(DataError, match="is no JSON .*too deeply"):
+    with pytest.raises(DataError, match="is not JSON .*too deeply"):
         table(tmp_path, "a.json", "[" * 50_000)
-    with pytest.raises(DataError, match="is no JSON .*the key '1' is repeated"):
+    with pytest.raises(DataError, match="is not JSON .*the key '1' is repeated"):
         table(tmp_path, "a.json", '{"1": "wall", "1": "sky"}')
     for name, text in (("a.json", '{"wall": 99999999999999999999}'), ("a.txt", f"{'9' * 5000} a")):
-        with pytest.raises(DataError, match="none that a label map can hold"):
+        with pytest.raises(DataError, match="too large for a label map"):
             table(tmp_path, name, text)
 
 

@@ -61,7 +61,7 @@ def test_what_cannot_hold_classes_is_refused_with_its_name() -> None:
         (encoded(colours), "class table with colours"),
         (encoded(colours, "JPEG"), "JPEG"),
         (encoded(clear), "transparent"),
-        (floats, "kind F"),
+        (floats, "mode F"),
         (encoded(colours)[:60], "cannot be read"),
         (b"", "cannot be read"),
         (encoded(Image.new("L", (200, 200))), "max_image_pixels"),

@@ -138,13 +138,13 @@ def test_the_first_format_is_read_unless_another_is_asked_for(tmp_path: Path) ->
     layout = find_layout(tmp_path)
     assert (layout.format, layout.others) == ("coco", ("voc",))
     assert find_layout(tmp_path, "voc").format == "voc"
-    with pytest.raises(DataError, match="no annotations in the form of YOLO are found"):
+    with pytest.raises(DataError, match="has no annotations in the format of YOLO"):
         find_layout(tmp_path, "yolo")
 
 
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "train" / "cats" / "a.png", 0)
-    with pytest.raises(DataError, match="no objects are found in it. Expected COCO JSON"):
+    with pytest.raises(DataError, match="has no objects. Expected COCO JSON"):
         find_layout(tmp_path)
 
 

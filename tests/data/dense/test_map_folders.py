@@ -122,8 +122,8 @@ def test_a_map_that_another_one_of_its_name_replaces_is_told(tmp_path: Path) -> 
     made = pair(find_folders(tmp_path)["train"])
     assert [Path(path).name for path in made.maps] == ["a.tif"] and made.spare == 2
     assert made.notes == (
-        f"{tmp_path / 'masks'}: passed over 1 label map of a name that another one has too (a.png, "
-        "since a.tif is used).",
+        f"{tmp_path / 'masks'}: skipped 1 label map with the name of another one (a.png, "
+        "because a.tif is used).",
         f"{tmp_path / 'masks'}: 2 label maps without an image.",
     )
 
@@ -132,8 +132,8 @@ def test_what_is_passed_over_among_the_maps_is_told(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.npy")
     (tmp_path / "masks/b.png").symlink_to("gone.png")
     notes = " ".join(pair(find_folders(tmp_path)["train"]).notes)
-    assert f"{tmp_path / 'masks'}: passed over 1 file that is not read as images (.npy 1)." in notes
-    assert f"passed over 1 link to nothing ({tmp_path / 'masks/b.png'})" in notes
+    assert f"{tmp_path / 'masks'}: skipped 1 file that is not read as images (.npy 1)." in notes
+    assert f"skipped 1 link to nothing ({tmp_path / 'masks/b.png'})" in notes
 
 
 def test_folders_of_other_files_do_not_count_as_maps(tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_images_that_share_a_label_map_are_counted(tmp_path: Path) -> None:
     made = pair(find_folders(tmp_path)["train"])
     assert [Path(path).name for path in made.maps] == ["b.png", "a.png", "a.png"]
     assert made.notes == (
-        f"{tmp_path / 'images'}: 1 image with the label map of another image, since their names "
-        "differ in ending or case only.",
+        f"{tmp_path / 'images'}: 1 image with the label map of another image, because their names "
+        "differ only in ending or case.",
     )

@@ -74,7 +74,7 @@ def test_every_kind_of_defect_is_listed_once_and_can_be_left_out(tmp_path: Path)
         "smaller.jpg (80 x 60 px, its map 80 x 56 px)",
         "1 label map that cannot be used: ", "cut.png",
         "1 image that cannot be read: ", "bad.jpg",
-        "1 image that EXIF turns, with maps that are not turned", "turned.jpg",
+        "1 image that EXIF rotates, with maps that are not rotated", "turned.jpg",
         "bad_images = skip",
     ):  # fmt: skip
         assert part in message, part
@@ -92,7 +92,7 @@ def test_a_turned_image_whose_map_is_turned_is_used_and_told(tmp_path: Path) -> 
     write_pair(root, "train", "turned", pixels, np.rot90(labels, -1).copy())
     Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=exif)
     training, _ = find_map_sources(recipe(root), CPU)
-    assert any("EXIF turns 1 image; the maps fit" in note for note in training.notes)
+    assert any("EXIF rotates 1 image; the maps match" in note for note in training.notes)
     index = next(i for i, name in enumerate(training.names) if Path(name).stem == "turned")
     assert training.pixels(index).shape[1:] == training.annotation(index).shape == (80, 60)
 
@@ -169,7 +169,7 @@ def test_maps_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
     assert training.class_names == ("background", "foreground")
     assert any("255 is foreground" in note for note in training.notes)
     assert training.annotation(0).tolist() == (scene(0)[1] > 0).astype(int).tolist()
-    with pytest.raises(DataError, match="0|nothing"):
+    with pytest.raises(DataError, match="0|only"):
         find_map_sources(recipe(root, ignore_values=(0, 255)), CPU)
 
 
@@ -269,7 +269,7 @@ def test_maps_that_are_ignored_as_a_whole_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "the file is empty"), (b"no", "it is of no format that is read")]
+    ("content", "says"), [(b"", "the file is empty"), (b"no", "it has no supported format")]
 )
 def test_a_map_that_is_no_image_is_said_to_be_none(content, says: str, tmp_path: Path) -> None:
     root = draw_maps(tmp_path)

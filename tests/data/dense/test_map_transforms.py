@@ -85,7 +85,7 @@ def test_a_map_of_another_size_is_refused() -> None:
     pixels, labels = marked()
     for transform in (MapTrainTransform((32, 32)), MapEvalTransform(Preprocessing((32, 32)))):
         rest = (generator_for(1),) if isinstance(transform, MapTrainTransform) else ()
-        with pytest.raises(DataError, match="the image is 90 x 60 px, its label map 89 x 60 px"):
+        with pytest.raises(DataError, match="90 x 60 px, but its label map is 89 x 60 px"):
             transform(pixels, labels[:, 1:], *rest)
 
 

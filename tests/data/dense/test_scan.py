@@ -184,7 +184,7 @@ def test_classes_that_are_absent_are_named(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\n{names}")
     training, _ = find_object_sources(Recipe(data_dir=str(tmp_path)))
     assert "No training image has star, which cannot be learned." in training.notes
-    assert "No validation image has star, which counts in no figure." in training.notes
+    assert "No validation image has star, which is left out of all metrics." in training.notes
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_only_crowds_teach_nothing(tmp_path: Path) -> None:
 
 def test_boxes_in_shares_are_not_taken_for_pixels(tmp_path: Path) -> None:
     shares = [RawObject((0.1, 0.2, 0.5, 0.9), 0), RawObject((0, 0, 1, 1), 1)]
-    with pytest.raises(DataError, match="seem to be shares of the width and height"):
+    with pytest.raises(DataError, match="seem to be fractions of the width and height"):
         scan_objects(raw(RawImage(picture(tmp_path), (60, 80), shares)), "train")
     one = [*shares, RawObject((0.5, 0.5, 1.5, 1.5), 0)]
     assert len(objects_of(scan_objects(raw(RawImage(picture(tmp_path), None, one)), "x"))[0].boxes)

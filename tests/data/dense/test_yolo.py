@@ -103,7 +103,7 @@ def test_data_yaml_in_its_forms(tmp_path: Path) -> None:
     listed = images_of("train.txt", file, None).paths
     assert [Path(path).name for path in listed] == ["0.png", "1.png"]
     assert len(images_of(["images/train", "images/val"], file, None).paths) == 6
-    with pytest.raises(DataError, match="names images/lost, which is not there"):
+    with pytest.raises(DataError, match="names images/lost, which does not exist"):
         images_of("images/lost", file, None)
     with pytest.raises(DataError, match=r"names images/train/0\.png, which is an image"):
         images_of("images/train/0.png", file, None)
@@ -195,7 +195,7 @@ def test_the_keypoints_of_a_pose_are_not_taken_for_an_outline(tmp_path: Path) ->
     assert all(each.region is None for each in found.images[0].objects)
     assert found.defects.counts == {Defect.MALFORMED: 1}
     assert found.notes == (
-        "here: keypoints (kpt_shape in data.yaml) are passed over; boxes are read.",
+        "here: keypoints (kpt_shape in data.yaml) are skipped; boxes are read.",
     )
     assert read_keypoints(tmp_path, None) == read_keypoints(tmp_path, {"kpt_shape": ""}) == 0
     for wrong in ("17", ["17"], ["a", "3"]):
@@ -252,8 +252,8 @@ def test_every_image_is_used_once_whatever_lies_beside_it(tmp_path: Path) -> Non
     assert [len(image.objects) for image in found.images] == [2, 1, 1]
     assert found.defects.counts == {Defect.SHARED_LABELS: 1}
     notes = scan_objects(found, "train").notes
-    assert any("passed over folders of the system (@eaDir)" in note for note in notes)
-    assert any("passed over 1 path to what links have listed already" in note for note in notes)
+    assert any("skipped folders of the system (@eaDir)" in note for note in notes)
+    assert any("skipped 1 path to what links have listed already" in note for note in notes)
 
 
 @pytest.mark.parametrize("nothing", ["", "null", "[]"])

@@ -85,7 +85,7 @@ def test_one_image_by_several_spellings_is_one(here: Path) -> None:
     )
     assert list(table.paths) == ["hat/1.jpg", f"{here}/shoe/3.jpg"]
     assert list(table.labels) == ["a", "b"]
-    assert "list.csv: 3 rows repeat images and their labels, and are passed over." in table.notes
+    assert "list.csv: 3 rows repeat images and their labels, and are skipped." in table.notes
     assert "1 image has two labels, first hat/1.jpg: a (line 2) and b (line 3)" in refused(
         "path,label\nhat/1.jpg,a\nHAT/1.jpg,b\nhat/2.jpg,b\n"
     )

@@ -68,7 +68,7 @@ def test_an_image_of_another_split_that_is_trained_on_is_told(here: Path) -> Non
     table = read(text, wanted=lambda counts: ["train"])
     assert list(table.paths) == ["hat/1.jpg"]
     assert table.notes == (
-        "list.csv: 1 row repeats an image and its label, and is passed over.",
+        "list.csv: 1 row repeats an image and its label, and is skipped.",
         "list.csv: 1 image is in more than one split (first hat/1.jpg, in test and train): "
         "such images are not new to the model.",
     )
