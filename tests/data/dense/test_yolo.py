@@ -194,9 +194,7 @@ def test_the_keypoints_of_a_pose_are_not_taken_for_an_outline(tmp_path: Path) ->
     assert np.allclose(boxes, [(0.4, 0.3, 0.6, 0.7), (0.45, 0.45, 0.55, 0.55)])
     assert all(each.region is None for each in found.images[0].objects)
     assert found.defects.counts == {Defect.MALFORMED: 1}
-    assert found.notes == (
-        "here: keypoints (kpt_shape in data.yaml) are skipped; boxes are read.",
-    )
+    assert found.notes == ("here: keypoints (kpt_shape in data.yaml) are skipped; boxes are read.",)
     assert read_keypoints(tmp_path, None) == read_keypoints(tmp_path, {"kpt_shape": ""}) == 0
     for wrong in ("17", ["17"], ["a", "3"]):
         with pytest.raises(DataError, match=r"kpt_shape: .*, expected two whole numbers"):
