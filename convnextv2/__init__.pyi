@@ -231,7 +231,7 @@ def pretrain(
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
             memory, with `accumulate` adapted to keep the global batch. Only training searches for
             this number; other verbs use their default.
-        shuffle: Shuffle the training images anew in every epoch.
+        shuffle: Shuffle the training images in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
@@ -642,7 +642,7 @@ def train(
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
             memory, with `accumulate` adapted to keep the global batch. Only training searches for
             this number; other verbs use their default.
-        shuffle: Shuffle the training images anew in every epoch.
+        shuffle: Shuffle the training images in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
@@ -1224,8 +1224,7 @@ def embed(
         out: File to write, whose extension decides the format: .npy (with the paths in a CSV file
             beside it), .csv or .parquet.
         normalize: Whether to divide each embedding by its Euclidean norm (l2).
-        labels: Where labels come from: nowhere, the name of the folder that an image lies in, or
-            the table.
+        labels: Source of the labels: none, the name of the folder of each image, or the table.
         json: Print the answer as JSON, for use by other programs.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
@@ -2293,7 +2292,7 @@ def plan(
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
             memory, with `accumulate` adapted to keep the global batch. Only training searches for
             this number; other verbs use their default.
-        shuffle: Shuffle the training images anew in every epoch.
+        shuffle: Shuffle the training images in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Local disk space for caching images from tar files on a server. Images that
@@ -2635,7 +2634,7 @@ def benchmark(
         batch_size: Number of images that a rank processes at once. auto: as many as fit into
             memory, with `accumulate` adapted to keep the global batch. Only training searches for
             this number; other verbs use their default.
-        shuffle: Shuffle the training images anew in every epoch.
+        shuffle: Shuffle the training images in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Local disk space for caching images from tar files on a server. Images that

@@ -60,14 +60,14 @@ def copy_findings(images: Images, looks: Sequence[Look], copies: Copies) -> list
                 if first < second:
                     equal = looks[first].file_hash == looks[second].file_hash
                     how = "the same file" if equal else "the same pixels in another file"
-                    found += _told(images, first, second, how, 1.0, "duplicate")
+                    found += _pair_findings(images, first, second, how, 1.0, "duplicate")
     for copy in copies.near:
         how = "nearly the same picture" if copy.score >= SURE_DETAIL else "a similar picture"
         how += ", mirrored" if copy.mirrored else ""
         for one in _first_in_each_split(images, copies.groups[copy.first]):
             for other in _first_in_each_split(images, copies.groups[copy.second]):
                 first, second = sorted((one, other))
-                found += _told(images, first, second, how, copy.score, "near_duplicate")
+                found += _pair_findings(images, first, second, how, copy.score, "near_duplicate")
     return found
 
 
@@ -78,7 +78,7 @@ def _first_in_each_split(images: Images, group: Sequence[int]) -> list[int]:
     return list(firsts.values())
 
 
-def _told(
+def _pair_findings(
     images: Images, first: int, second: int, how: str, score: float, within: str
 ) -> Iterator[Finding]:
     """Yield the finding about a pair; `within` is its kind if it is not a leak or contradiction."""

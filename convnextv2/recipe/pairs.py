@@ -99,7 +99,7 @@ def block_mistakes(recipe: Recipe) -> Iterator[str]:
 
 def _run_mistakes(recipe: Recipe) -> Iterator[str]:
     if (recipe.model == "custom") != (recipe.depths is not None and recipe.dims is not None):
-        yield f"model = {recipe.model!r}: depths and dims go with model: custom, and only with it."
+        yield f"model = {recipe.model!r}: only custom takes depths and dims, and it needs both."
     if recipe.resume and recipe.overwrite:
         yield f"resume = {recipe.resume}: cannot be combined with overwrite. Drop one."
     known = (*type(recipe).model_fields, *NOT_KNOBS)
@@ -271,7 +271,7 @@ def _optimization_mistakes(recipe: Recipe) -> Iterator[str]:
     warms_up = recipe.warmup_epochs or recipe.lr_epoch_stair
     if recipe.schedule in ("one_cycle", "cyclic") and warms_up:
         yield (
-            f"schedule = {recipe.schedule}: has a warm-up of its own. Set warmup_epochs = 0, "
+            f"schedule = {recipe.schedule}: has its own warm-up. Set warmup_epochs = 0, "
             "lr_epoch_stair = False."
         )
     if recipe.nesterov and recipe.optimizer != "sgd":
@@ -330,7 +330,7 @@ def _balance_mistakes(recipe: Recipe) -> Iterator[str]:
         limit = f" and <= {_LARGEST_WEIGHT:,}" if weight > 0 else ""
         yield f"class_weights = {wrong[0]}={weight:g}: expected numbers > 0{limit}."
     if is_sampled and not recipe.shuffle:
-        yield f"sampling = {sampling}: draws images at random. Set shuffle = True."
+        yield f"sampling = {sampling}: this draws images at random. Set shuffle = True."
     if is_weighted and recipe.loss not in ("ce", "bce"):
         yield (
             f"class_weights: {recipe.loss} does not support them. Use loss = ce or bce, or "
@@ -338,7 +338,7 @@ def _balance_mistakes(recipe: Recipe) -> Iterator[str]:
         )
     if tau and recipe.loss != "ce":
         yield (
-            f"logit_adjustment = {tau:g}: is made for the softmax of ce, not for {recipe.loss}. "
+            f"logit_adjustment = {tau:g}: applies to the softmax of ce, not to {recipe.loss}. "
             "Use loss = ce, or sampling instead."
         )
     if is_weighted and is_sampled:

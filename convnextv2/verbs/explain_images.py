@@ -169,7 +169,7 @@ def _explain(
         image: The same, normalised, on the model's device.
 
     Returns:
-        What is shown, and what is answered in JSON.
+        The entries for the page and for the JSON answer.
     """
     with torch.inference_mode():
         logits = set_up.model(image[None])

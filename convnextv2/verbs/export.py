@@ -61,8 +61,8 @@ def export(options: ExportOptions) -> Path:
     """
     if options.input == "pixels" and options.outputs == "backbone":
         raise RecipeError(
-            "input = pixels: goes with outputs classifier or features. Use input images for a "
-            "backbone."
+            "input = pixels: works only with outputs classifier or features. Use input images for "
+            "a backbone."
         )
     if options.prior != "trained" and options.outputs != "classifier":
         raise RecipeError(

@@ -31,8 +31,8 @@ def infer(options: InferOptions) -> dict[str, float]:
         )
     if Path(image_path).is_dir():
         raise DataError(
-            f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 "
-            "predict."
+            f"image_path = {image_path}: is a folder, expected one image. For many images, use "
+            "convnextv2 predict."
         )
     if not ckpt_path:
         raise CheckpointError(

@@ -16,7 +16,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.text import counted
 from convnextv2.verbs.options.data import PackDataOptions
 
-_TOLD_EVERY_S = 30.0
+_PROGRESS_EVERY_S = 30.0
 
 
 @takes(PackDataOptions)
@@ -49,7 +49,7 @@ def pack_data(options: PackDataOptions) -> Packed:
     if training.is_multi_label:
         raise DataError(
             f"{options.data}: images have several labels each, which .cls files cannot hold. Set "
-            "labelled = False to pack the images alone."
+            "labelled = False to pack only the images."
         )
     with locked(out, option="shards") as note:
         if note:
@@ -83,6 +83,6 @@ class _Progress:
         self._told = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._told > _TOLD_EVERY_S:
+        if time.monotonic() - self._told > _PROGRESS_EVERY_S:
             self._told = time.monotonic()
             say(f"{done:,} of {total:,} shards")

@@ -56,8 +56,8 @@ def probe(options: ProbeOptions) -> Probed:
         )
     if training.is_multi_label:
         raise DataError(
-            f"{recipe.data_dir}: images have several labels each; probes need one class for each. "
-            "Set labels to single, or name another table."
+            f"{recipe.data_dir}: images have several labels each, but probes need one class per "
+            "image. Set labels to single, or name another table."
         )
     for line in (*notes, *embedder.notes, *training.notes, *validation.notes):
         say(line)

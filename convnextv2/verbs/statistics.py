@@ -167,4 +167,4 @@ def _left_out(what: str, messages: Sequence[str]) -> list[str]:
         return []
     more = [f"  and {len(messages) - _SHOWN:,} more"] if len(messages) > _SHOWN else []
     shown = [f"  {message}" for message in messages[:_SHOWN]]
-    return [f"Left out, since they {what}: {len(messages):,}", *shown, *more]
+    return [f"Left out, because they {what}: {len(messages):,}", *shown, *more]

@@ -149,7 +149,9 @@ def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
         return
     card = opened.card if isinstance(opened, Artifact) else opened.description
     if card.kind != "classifier":
-        raise RecipeError(f"answers = {file}: is for classifiers of one class. Leave answers out.")
+        raise RecipeError(
+            f"answers = {file}: works only for classifiers of one class. Leave answers out."
+        )
     read_file_of_answers(Path(file))
 
 
@@ -185,7 +187,7 @@ def _at_sizes(
         The figures by size under "sizes"; empty without further sizes.
 
     Raises:
-        RecipeError: The model is not a classifier, or has one size.
+        RecipeError: The model is not a classifier, or its size is fixed.
     """
     if not options.sizes:
         return {}
@@ -212,7 +214,7 @@ def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
             "sizes out."
         )
     if opened.description.kind != "classifier":
-        raise RecipeError(f"{asked}: is for classifiers of one class. Leave sizes out.")
+        raise RecipeError(f"{asked}: works only for classifiers of one class. Leave sizes out.")
     stride = 8 * opened.description.arguments["stem_stride"]
     if wrong := [size for size in sizes if not stride <= size <= LONGEST_SIDE_PX]:
         raise RecipeError(

@@ -119,7 +119,7 @@ class DataKnobs(Knobs):
         "other verbs use their default.",
         unit="images",
     )
-    shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
+    shuffle: bool = _data(True, "Shuffle the training images in every epoch.")
     drop_last: bool = _data(
         True, "Drop the last, incomplete batch of each training epoch.", mindcv="drop_remainder"
     )

@@ -78,8 +78,7 @@ class EmbedOptions(
     )
     labels: Literal["none", "folder", "table"] = option(
         "none",
-        "Where labels come from: nowhere, the name of the folder that an image lies in, or the "
-        "table.",
+        "Source of the labels: none, the name of the folder of each image, or the table.",
         metavar="L",
     )
     json: bool = json_option()

@@ -31,7 +31,7 @@ IDLE = [
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"scheduler": "one_cycle", "warmup_epochs": "3"}, "warm-up of its own"),
+        ({"scheduler": "one_cycle", "warmup_epochs": "3"}, "has its own warm-up"),
         ({"ckpt_save_policy": "top_k", "val_while_train": "False"}, "val_while_train = True"),
         ({"loss": "jsd"}, "aug_splits = 3"),
         ({"aug_splits": "3"}, "Set auto_augment"),
