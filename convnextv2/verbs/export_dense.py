@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +11,7 @@ from convnextv2.data.dense.object_sources import validation_objects
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.deploy.artifact import Artifact
+from convnextv2.deploy.certificate_text import dense_summary
 from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
 from convnextv2.deploy.dense_export import export_detector, export_segmentor
 from convnextv2.deploy.export import ModelFacts
@@ -204,44 +203,3 @@ def _found(opened: Weights, recipe: Recipe) -> tuple[Source, str]:
     figure = "mIoU" if description.kind == "segmentation" else "AP"
     print(f"No annotated validation images ({why}): {figure} is not measured.")
     return source, f"images of {recipe.data_dir}"
-
-
-def dense_summary(found: Mapping[str, Any]) -> str:
-    """Write the certificate of a segmentor or a detector for people."""
-    lines = []
-    for what in ("real", "adversarial"):
-        if part := found.get(what):
-            lines.append(
-                f"{what:<12} {part['images']:4} images: {found['output']} off by at most "
-                f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest "
-                f"{part['scale']:.3g})."
-            )
-    if pixels := found.get("pixels"):
-        lines.append(
-            f"pixels       {pixels['images']:4} images: {pixels['equal']:.4%} get the same class."
-        )
-    if objects := found.get("objects"):
-        lines.append(
-            f"objects      {objects['images']:4} images: {objects['found_by_both']} of "
-            f"{objects['objects']} are found by both; boxes move by at most "
-            f"{objects['largest_shift_px']:.2g} px, scores by "
-            f"{objects['largest_score_difference']:.2g}; masks overlap by at least "
-            f"{objects['least_mask_iou']:.2%}."
-        )
-    if miou := found.get("miou"):
-        lines.append(
-            f"mIoU         PyTorch {miou['pytorch_miou']:.2%}, "
-            f"artifact {miou['artifact_miou']:.2%}."
-        )
-    ap = found.get("ap", {})
-    if ap.get("pytorch_ap") is not None:
-        lines.append(
-            f"AP           PyTorch {ap['pytorch_ap']:.2%}, artifact {ap['artifact_ap']:.2%}."
-        )
-    speed = found["speed"]
-    lines.append(
-        f"images/s     PyTorch {speed['pytorch_images_per_second']:.2f}, artifact "
-        f"{speed['artifact_images_per_second']:.2f} ({speed['ratio']:.2f} times), batch "
-        f"{speed['batch']}, threads: {speed['threads']}."
-    )
-    return "\n".join(lines)

@@ -71,7 +71,7 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     if files and defects.counts.get(Defect.MISSING_IMAGE, 0) == len(files):
         raise DataError(
             f"{where}: lists {counted(len(files), 'file(s)')} of annotations, none of which is "
-            f"there, such as {plain(files[0])}. Mend the names in it."
+            f"there, such as {plain(files[0])}. Fix the names in it."
         )
     if files and not found_images:
         looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))

@@ -310,7 +310,7 @@ def _listed(file: Path, roots: Sequence[Path], defects: Defects) -> list[str]:
     if lost and not found:
         raise DataError(
             f"{file}: none of its {len(lines):,} images is there, such as {plain(lost[0])[:200]}. "
-            f"Looked in {', '.join(finder.folders)}. Mend the paths in it."
+            f"Looked in {', '.join(finder.folders)}. Fix the paths in it."
         )
     return found
 
