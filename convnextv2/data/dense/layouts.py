@@ -132,26 +132,36 @@ def _coco(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotatio
     if (file := root / ROBOFLOW_COCO).is_file():
         return {"": partial(read_coco, file, [*images, root])}
     for folder in (root / "annotations", root, *folders.values()):
-        for name, file in _json_files(folder).items():
+        for name, (file, *others) in _json_files(folder).items():
             where = [*images, *_near(root, name), *_near(folder, name)]
-            splits.setdefault(name, partial(read_coco, file, where))
+            splits.setdefault(name, partial(_read_first, file, where, others))
     return splits
 
 
-def _json_files(folder: Path) -> dict[str, Path]:
+def _read_first(file: Path, where: list[Path], others: list[Path]) -> RawAnnotations:
+    """Read the first of several JSON files of a split, and say that the others are not read."""
+    found = read_coco(file, where)
+    if not others:
+        return found
+    names = ", ".join(other.name for other in others[:3]) + ", ..." * (len(others) > 3)
+    line = f"{file}: is read alone. Passed over, though of the same split by its name: {names}."
+    return found._replace(notes=(*found.notes, line))
+
+
+def _json_files(folder: Path) -> dict[str, list[Path]]:
     """Return the JSON files with annotations in a folder by the split in their names."""
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     # COCO has captions_*.json and person_keypoints_*.json beside instances_*.json.
     instances = [file for file in files if file.stem.startswith("instances")]
     for file in instances or files:
         stem = file.stem.removeprefix("instances").strip("_-. ")
         if name := _split_in(file.stem):
-            found.setdefault(name, file)
+            found.setdefault(name, []).append(file)
         elif instances:
-            found.setdefault(stem, file)
+            found.setdefault(stem, []).append(file)
         elif len(files) == 1 or stem in ("", "annotations", "coco"):
-            found.setdefault("", file)
+            found.setdefault("", []).append(file)
     return found
 
 

@@ -103,6 +103,17 @@ def test_an_export_of_cvat_as_yolo(tmp_path: Path) -> None:
     assert layout.format == "yolo" and layout.splits["train"]().class_names == ("disc", "square")
 
 
+def test_of_two_json_files_of_a_split_one_is_read_and_the_other_told(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    shutil.copy(tmp_path / "instances_train.json", tmp_path / "train_2.json")
+    assert not find_layout(tmp_path).splits["train"]().notes  # instances_*.json goes first
+    for name in ("train", "val"):
+        (tmp_path / f"instances_{name}.json").rename(tmp_path / f"{name}.json")
+    [line] = find_layout(tmp_path).splits["train"]().notes
+    assert line.startswith(f"{tmp_path}/train.json: is read alone.") and "train_2.json" in line
+    assert not find_layout(tmp_path).splits["val"]().notes
+
+
 def test_a_single_split_of_any_name_is_for_training(tmp_path: Path) -> None:
     write_coco(tmp_path)
     (tmp_path / "instances_train.json").rename(tmp_path / "instances_default.json")
