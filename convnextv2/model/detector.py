@@ -29,8 +29,9 @@ class Detector(nn.Module):
         num_classes: The number of classes, without the background.
         masks: Whether there is a mask head.
         fpn_channels: Channels of the feature pyramid network and of the mask head.
-        finest_stride: The stride of the finest level on which objects are detected: that of the
-            first stage, or twice as much, which suits large objects and takes a third of the time.
+        finest_stride: The stride of the finest level on which objects are detected. Twice that of
+            the first stage suits large objects and takes a third of the time. If no level has this
+            stride, the next coarser one is the finest.
         anchor_scale: The side of a level's anchors divided by the stride of the level.
         box_dim: The width of the two layers of the box head.
         proposals: The number of proposals after non-maximum suppression.
@@ -83,7 +84,7 @@ class Detector(nn.Module):
 
         self.num_classes, self.has_masks = num_classes, masks
         self.pyramid = pyramid = Pyramid(encoder)
-        self._first = 1 if finest_stride > pyramid.strides[0] else 0
+        self._first = sum(stride < finest_stride for stride in pyramid.strides[:-1])
         for norm in pyramid.norms[: self._first]:  # no loss depends on it, so no gradient comes
             norm.requires_grad_(False)
         dims = list(pyramid.dims[self._first :])

@@ -226,6 +226,25 @@ def test_a_coarser_finest_level_looks_at_fewer_places() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("stem_stride", "finest_stride", "anchors"),
+    [
+        (2, 4, (16, 32, 64, 128)),
+        (2, 8, (32, 64, 128)),
+        (4, 8, (32, 64, 128, 256)),
+        (4, 999, (128, 256)),
+    ],
+)
+def test_the_finest_stride_holds_for_every_stem(stem_stride, finest_stride, anchors) -> None:
+    encoder = ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=None, stem_stride=stem_stride)
+    model = Detector(
+        encoder, 2, masks=False, fpn_channels=8, anchor_scale=4.0, finest_stride=finest_stride
+    )
+    assert model.rpn.anchor_generator.sizes == tuple((side,) for side in anchors)
+    found = model.features(torch.randn(1, 3, *SIZE))
+    assert len(found) == len(anchors)
+
+
 @pytest.mark.parametrize("finest_stride", [4, 8])
 def test_every_parameter_that_is_trained_has_a_gradient(finest_stride: int) -> None:
     """Otherwise the optimizer has no state for it, and the run cannot be resumed."""
