@@ -75,7 +75,7 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
             f"({_in_one_line(defects, head) or 'it lists none'})."
         )
     _check_pixels(kept, annotations)
-    table, note = _with_masks(kept, names, defects)
+    table, note = _with_masks(kept, names, defects, head)
     objects_left = len(table.labels)
     if annotations.total and not objects_left:
         raise DataError(
@@ -275,7 +275,7 @@ def _signed_area(outline: NDArray[np.float64]) -> float:
 
 
 def _with_masks(
-    kept: list[Objects], names: Sequence[str], defects: Defects
+    kept: list[Objects], names: Sequence[str], defects: Defects, head: str
 ) -> tuple[ObjectTable, list[str]]:
     """Build the table of objects, with masks if nearly all objects have one.
 
@@ -295,8 +295,8 @@ def _with_masks(
         return ObjectTable(kept), []
     if without > _MAX_WITHOUT_MASK * len(regions):
         line = (
-            f"{without:,} of {len(regions):,} objects have no mask, so only boxes are learned and "
-            "measured."
+            f"{head}: {without:,} of {len(regions):,} objects have no mask, so only boxes are "
+            "learned and measured."
         )
         return ObjectTable(kept), [line]
     filled = []
