@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from pathlib import Path
 
 from convnextv2.cgroup import cpu_quota, free_memory
 
@@ -19,6 +21,20 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def processor_flags() -> set[str]:
+    """Return the sets of instructions that this processor has, such as "avx2", as Linux calls them.
+
+    Returns:
+        The flags in /proc/cpuinfo; empty where they are unknown.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return set()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(found[1].split()) if found else set()
 
 
 def free_host_memory() -> int | None:

@@ -24,6 +24,7 @@ import torch
 from convnextv2.errors import DeviceError
 from convnextv2.kernels.build import first_line, say_once
 from convnextv2.kernels.sources import DESCRIPTION, LEVELS, file_name, sources_sha256
+from convnextv2.machine import processor_flags
 
 FOLDER = Path(__file__).with_name("prebuilt")
 """The folder of a wheel into which `hatch_build.py` puts the libraries and `libraries.json`."""
@@ -89,12 +90,7 @@ def load_bundled(
 
 def levels_here() -> list[str]:
     """Return the levels that this processor supports, the best first."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return []
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
+    flags = processor_flags()
     return [level.name for level in LEVELS.get(platform.machine(), ()) if level.needs <= flags]
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from convnextv2.deploy.artifact import Artifact, json_object, open_artifact
+from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import ArtifactError
 
 Exported = Callable[..., Path]
@@ -100,3 +101,49 @@ def test_a_card_cannot_name_files_outside_its_folder(exported: Exported, tmp_pat
     (copy / "artifact.json").write_text(json.dumps(card))
     with pytest.raises(ArtifactError, match="secret is missing"):
         open_artifact(copy)
+
+
+def compiled_for(**stated: str) -> dict[str, bytes]:
+    """A package without code that says for which machine it was compiled."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/c.wrapper_metadata.json", json.dumps(stated))
+    return {"model.pt2": content.getvalue()}
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ({"AOTI_MACHINE": "riscv64", "AOTI_CPU_ISA": ""}, "riscv64"),
+        ({"AOTI_MACHINE": "x86_64", "AOTI_CPU_ISA": "AVX512 AMX_TILE"}, "x86_64 with amx_tile"),
+        ({"AOTI_MACHINE": "x86_64", "AOTI_CPU_ISA": "AVX512 AVX512_VNNI"}, ""),
+        ({}, ""),
+    ],
+)
+def test_code_for_another_processor_is_refused_before_it_is_loaded(
+    stated: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    cpu = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: cpu)
+    loaded: list[io.BytesIO] = []
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", loaded.append)
+    aoti = ARTIFACT_FORMATS["aoti"]
+    if not told:
+        aoti.open(compiled_for(**stated), "float32", 1)
+        assert loaded[0].tell() == 0
+        return
+    with pytest.raises(ArtifactError, match=rf"another kind of processor \({told}\). Export"):
+        aoti.open(compiled_for(**stated), "float32", 1)
+    assert not loaded
+
+
+def test_a_folder_for_temporary_files_that_is_missing_is_no_reason_to_export_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(content: io.BytesIO) -> None:  # as PyTorch does where TMPDIR is missing or full
+        raise RuntimeError("Error generating temporary directory: No such file or directory")
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+    with pytest.raises(ArtifactError, match="Set TMPDIR to a folder that can be written"):
+        ARTIFACT_FORMATS["aoti"].open(compiled_for(), "float32", 1)

@@ -45,10 +45,14 @@ def export_program(
         return torch.export.export(graph, (example,), dynamic_shapes=(shape,))
 
 
+_TALKERS = ("onnx", "utils.cpp_extension", "_inductor.package.package")
+"""The modules of PyTorch that log lines about exporting, and about opening what was exported."""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporters' warnings and log lines, which are about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils.cpp_extension")]
+    loggers = [logging.getLogger(f"torch.{name}") for name in _TALKERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import platform
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +20,17 @@ from convnextv2.deploy.formats.artifact_format import Array, ArtifactFormat, Fil
 from convnextv2.deploy.formats.program import export_program, quiet
 from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import ArtifactError, DeviceError
+from convnextv2.machine import processor_flags
 
 _FILE = "model.pt2"
 _PRECISIONS = ("float32", "float16", "bfloat16")
+_FLAGS = {
+    "AVX2": "avx2",
+    "AVX512": "avx512f",
+    "AVX512_VNNI": "avx512_vnni",
+    "AMX_TILE": "amx_tile",
+}
+"""The sets of instructions that PyTorch compiles for, and what Linux calls them."""
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """The environment variable that makes `torch.load` safe, whatever its callers ask for."""
 
@@ -98,8 +107,44 @@ def _write_aoti(
 
 
 def _open_aoti(files: Files, precision: str, threads: int) -> Runner:
-    # PyTorch unpacks the package to the temporary folder and loads the library from there.
-    return _as_runner(torch._inductor.aoti_load_package(io.BytesIO(files[_FILE])))
+    content = io.BytesIO(files[_FILE])
+    _check_processor(content)
+    content.seek(0)
+    try:
+        # PyTorch unpacks the package to the temporary folder and loads the library from there.
+        # Without a C++ compiler it calls the package outdated, and loads it all the same.
+        with quiet():
+            return _as_runner(torch._inductor.aoti_load_package(content))
+    except RuntimeError as error:
+        if "temporary directory" not in str(error):
+            raise
+        raise ArtifactError(
+            "PyTorch cannot unpack it, as it can create no folder among the temporary files. Set "
+            "TMPDIR to a folder that can be written."
+        ) from None
+
+
+def _check_processor(content: io.BytesIO) -> None:
+    """Raise ArtifactError if code was compiled for a processor that is not of the kind of this one.
+
+    PyTorch would only log that, and the first instruction that the processor lacks would end the
+    process.
+    """
+    here, flags = platform.machine(), processor_flags()
+    with zipfile.ZipFile(content) as archive:
+        for name in archive.namelist():
+            if not name.endswith("_metadata.json"):
+                continue
+            stated = json.loads(archive.read(name))
+            machine = stated.get("AOTI_MACHINE", here)
+            needed = map(_FLAGS.get, stated.get("AOTI_CPU_ISA", "").split())
+            lacking = [flag for flag in needed if flag and flags and flag not in flags]
+            if machine != here or lacking:
+                kind = " with ".join([machine, *lacking[:1]])
+                raise ArtifactError(
+                    f"was compiled for another kind of processor ({kind}). Export the model on "
+                    "this one, or in another format, such as onnx."
+                )
 
 
 def _as_runner(model: Callable[[Tensor], Any]) -> Runner:
