@@ -2,7 +2,7 @@
 
 A file begins with a magic number, the length of a JSON header, and that header. The arrays follow,
 each at a multiple of 64 bytes. They are memory-mapped when the file is opened, so that opening a
-large file takes no longer, and all processes on one machine share one copy.
+large file takes no longer than a small one, and all processes on one machine share one copy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ArrayFileWriter:
     """Writes a file of one-dimensional arrays, in bounded memory.
 
     Use it in a `with` block. The arrays are collected in temporary files beside the target, which
-    `finish` joins; until then nothing has the target's name.
+    `finish` joins; until then, no file has the target's name.
     """
 
     def __init__(self, path: Path, types: Mapping[str, str]) -> None:
@@ -115,7 +115,7 @@ class ArrayFileWriter:
 def remove_remains(path: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote a file.
 
-    No other process may be writing the file.
+    No other process may write the file at the same time.
     """
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
@@ -128,8 +128,8 @@ def open_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         The header, and the arrays by name, read-only and memory-mapped.
 
     Raises:
-        ValueError: It is not such a file, or it is cut short.
-        OSError: It cannot be read.
+        ValueError: The file is not a file of arrays, or is cut short.
+        OSError: The file cannot be read.
     """
     with open(path, "rb") as file:
         start = file.read(len(_MARK) + 8)

@@ -1,4 +1,4 @@
-"""Batches, and the joining of prepared images to a batch."""
+"""Batches, and the joining of prepared images into a batch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def join(
     collate: Collate | None,
     items: Sequence[Item],
 ) -> Prepared:
-    """Join prepared images to a batch.
+    """Join prepared images into a batch.
 
     Args:
         targets: The targets of all images, by index; None without labels.
@@ -93,5 +93,5 @@ def _pixels_of(image: Tensor | Sample) -> Tensor:
 
 
 def _stack_pixels(images: Sequence[Tensor]) -> Tensor:
-    """Stack the images, channels-last, as they lie in memory and as the network reads them."""
+    """Stack the images channels-last, which is their layout in memory and that of the network."""
     return stack([pixels.movedim(-3, -1) for pixels in images])

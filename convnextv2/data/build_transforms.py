@@ -1,6 +1,6 @@
-"""From a recipe to the transforms of its images.
+"""Builds the transforms of a recipe's images.
 
-The transforms themselves take plain arguments. Only this module knows which knob is which argument.
+The transforms themselves take plain arguments. Only this module maps knobs to these arguments.
 """
 
 from __future__ import annotations

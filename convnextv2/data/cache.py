@@ -45,7 +45,7 @@ class DecodedCache:
             offset = int(self._used)
             if self._places[index, 0] >= 0 or offset + length > len(self._pixels):
                 return
-            # The offset is written last, so that a reader who finds it also finds the pixels. A
+            # The offset is written last, so that a reader that finds it also finds the pixels. A
             # process may be killed between any two of these lines; its part of the memory is then
             # lost, but no image is wrong.
             self._used += length
@@ -75,7 +75,7 @@ def affordable(megabytes: int, *, batches: int = 0, ranks: int = 1) -> tuple[int
         return megabytes, ""
     used = max(0, int((0.9 * free / ranks - batches) / 10**6))
     left = f"{free // 10**6} MB left" + (f" for {ranks} ranks" if ranks > 1 else "")
-    what = f"{used} used" if used else "no cache is used, since the workers' batches need them"
+    what = f"{used} used" if used else "no cache is used, since the workers' batches need it"
     return (
         used,
         f"cache_mb = {megabytes}: {_SHARED} has {left}; {what}. In a container, raise --shm-size.",

@@ -16,13 +16,13 @@ def class_name_of(text: str) -> str:
 
     Returns:
         The text in Unicode NFC, without blanks at its ends. macOS decomposes accents (NFD), and
-        spreadsheets add blanks that nobody sees.
+        spreadsheets add invisible blanks.
     """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def is_not_trained(classes: Sequence[str]) -> str:
-    """Write the end of an error message: that a class is not among those of a model.
+    """Return the end of an error message about a class that is not among those of a model.
 
     Args:
         classes: The names of the model's classes.

@@ -55,7 +55,7 @@ def find_folder_sources(root: Path, recipe: Recipe, labelled: bool) -> tuple[Sou
     tests = [name for name in found.left_alone if kind_of(name) == "test"]
     remedy = f" Use --val_split {tests[0]} to validate on {tests[0]}/." if tests else ""
     missing = found.root / recipe.val_split
-    note = f"{missing}: is not there, so nothing is validated.{remedy}"
+    note = f"{missing}: does not exist, so nothing is validated.{remedy}"
     return replace(training, notes=(*training.notes, note)), None
 
 
@@ -75,7 +75,7 @@ def folder_validation_source(
 
 
 def other_layout_hint(root: Path) -> str:
-    """Write how a folder without classes can be used, if it has objects, label maps or a table.
+    """Suggest how to use a folder without classes, if it has objects, label maps or a table.
 
     Returns:
         A sentence that begins with a blank; "" if nothing was found.
@@ -106,7 +106,7 @@ def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
 
 
 def folder_of_classes(image: str, only: str) -> Path | None:
-    """Find the folder that has several folders below that of the only class.
+    """Find the first folder with several folders, at or below the folder of the only class.
 
     Args:
         image: The path of an image.
@@ -136,7 +136,7 @@ def _check_no_training_split(found: SplitFolders, recipe: Recipe, labelled: bool
         there = f"has {' and '.join(f'{name}/' for name in others)}, but " if others else ""
         raise DataError(
             f"train_split = {recipe.train_split}: {found.root} {there}has no such folder. Set "
-            "train_split to the one with the training images, or to . where the folders are the "
+            "train_split to the one with the training images, or to . if the folders are the "
             "classes."
         )
     if labelled:

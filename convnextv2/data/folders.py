@@ -105,7 +105,7 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
 
 
 def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:
-    """List the given image files, whatever their endings, and the images in given folders.
+    """List the given image files, regardless of their endings, and the images in given folders.
 
     Args:
         paths: Files and folders.
@@ -160,8 +160,8 @@ def _class_folders(
 def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
     """Return the folders by the given names of their classes.
 
-    A given name may be in another form of Unicode than the folder. It may also be a name of
-    ImageNet, where the folder is called by its WordNet id.
+    A given name may be in another form of Unicode than the folder. It may also be a class name of
+    ImageNet, while the name of the folder is a WordNet id.
     """
     spelled = {class_name_of(name): name for name in names}
     if not spelled.keys() & folders.keys():

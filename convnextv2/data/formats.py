@@ -1,4 +1,4 @@
-"""The image formats that are read, and the file endings that follow from them.
+"""The image formats that are read, and their file endings.
 
 This module does not import PyTorch, so that listing a folder stays fast. `data.decode.picture`
 decodes the files. If the decoder of a new format allocates more than the header states, the format
@@ -31,7 +31,7 @@ SUFFIXES = _suffixes()
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the format of a file, found from its first bytes; None if it is none of FORMATS."""
+    """Return the format of a file by its first bytes; None if it is none of FORMATS."""
     for format, mark in _MARKS.items():
         if mark.match(data):
             return format

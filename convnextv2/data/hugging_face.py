@@ -74,8 +74,8 @@ def open_rows(data_dir: str, train_split: str | None, val_split: str | None) -> 
     validation = _chosen(data_dir, splits, "validation", val_split)
     if not training:
         raise DataError(
-            f"{data_dir}: has the splits {', '.join(splits)}, of which none is for training. Set "
-            "train_split to the one that is meant."
+            f"{data_dir}: has the splits {', '.join(splits)}, none of which is for training. Set "
+            "train_split to the right one."
         )
     note = f"{data_dir}: the split {training} is for training"
     note += f", {validation} for validation" if validation else ""
@@ -204,7 +204,7 @@ def _opened(data_dir: str) -> dict[str, Any]:
             found = datasets.load_dataset(name, configuration or None)
         else:
             found = datasets.load_from_disk(data_dir)
-    except Exception as error:  # of the network, of a file, or of the data set's own script
+    except Exception as error:  # from the network, a file, or the data set's own script
         reason = plain(str(error).split("\n")[0])[:200].rstrip(".")
         raise DataError(
             f"{data_dir}: cannot be opened ({reason}). Check its name, and whether it can be "

@@ -35,7 +35,7 @@ class Quarantine:
         self.path = folder / "quarantine.jsonl"
         self.reasons: dict[str, str] = {}
         content = self.refresh()
-        self._is_cut = content[-1:] not in (b"", b"\n")  # by a kill
+        self._is_cut = content[-1:] not in (b"", b"\n")  # a process was killed while it wrote
 
     def refresh(self) -> bytes:
         """Read the list again, with the images that other ranks have added.
@@ -91,8 +91,8 @@ class Quarantine:
                 os.close(file)
         except OSError as error:
             raise RunError(
-                f"{self.path}: cannot be written ({error.strerror}), so {name} is not put on it. "
-                "Make room or give permission; bad_images = skip needs no list."
+                f"{self.path}: cannot be written ({error.strerror}), so {name} is not listed. Free "
+                "space or change its permissions; bad_images = skip needs no list."
             ) from None
         self.reasons[name] = reason
         self._is_cut = False
@@ -157,8 +157,8 @@ class LeftOut:
         for name, reason in self._named(failures):
             if self.bad_images == "fail":
                 raise DataError(
-                    f"{name}: {reason} Repair or replace the file, or set bad_images = skip. "
-                    "(If it is removed, a run goes on with --resume_allow images.)"
+                    f"{name}: {reason} Repair or replace the file, or set bad_images = skip. (If "
+                    "it is removed, a run can be resumed with --resume_allow images.)"
                 )
             self.reasons[name] = reason
             if self.quarantine is not None:

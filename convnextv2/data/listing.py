@@ -113,7 +113,7 @@ class Walk:
             lines.append(f"{root}: skipped folders of the system ({names}).")
         for paths, what in (
             (self.broken_links, "link(s) to nothing"),
-            (self.repeated, "path(s) to what links have listed already"),
+            (self.repeated, "path(s) to something that is listed already"),
         ):
             if paths:
                 lines.append(f"{root}: skipped {counted(len(paths), what)} ({_few(paths)}).")
@@ -184,7 +184,7 @@ class Walk:
             if not entry.is_file():
                 raise FileNotFoundError
             target = os.readlink(entry.path)
-        except OSError:  # the target does not exist, or the link is part of a circle
+        except OSError:  # the target does not exist, or the links form a circle
             self.broken_links.append(entry.path)
             return ""
         path = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
@@ -256,7 +256,7 @@ def _in_order(
     """Split the content of a folder into folders and runs of files, in the order of their paths."""
     if not folders:
         return [(folder, sorted(files))] if files else []
-    # A folder "a" is sorted as "a/", since the paths of its files begin so. "a.jpg" comes first.
+    # A folder "a" is sorted as "a/", with which the paths of its files begin. "a.jpg" comes first.
     names = sorted([*files, *(name + os.sep for name in folders)])
     items: list[str | tuple[str, list[str]]] = []
     run: list[str] = []
@@ -289,7 +289,7 @@ def _status(folder: str) -> os.stat_result:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "folder", "file", or "" for a pipe or a device, where a read could block for ever."""
+    """Return "folder", "file", or "" for a pipe or a device, where a read could block forever."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     return "file" if entry.is_file(follow_symlinks=False) else ""
@@ -298,7 +298,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
+    except OSError:  # a circular link
         return False
 
 

@@ -1,8 +1,8 @@
 """A cache of the listings of large folders, for other ranks and for resumed runs.
 
-To list ten million files takes minutes, especially on a server. A cached listing is valid while the
-modification times of all its folders stay the same, because a file that is added, removed or
-renamed changes that of its folder. Changes of the content of a file do not matter for a listing.
+Listing ten million files takes minutes, especially on a server. A cached listing is valid as long
+as the modification times of all its folders stay the same, because adding, removing or renaming a
+file changes that of its folder. Changes to the content of files do not affect a listing.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class ListingCache:
             return None
 
     def store(self, source: Source, walk: Walk) -> None:
-        """Store a listing, if it is large and later changes of it can be noticed.
+        """Store a listing, if it is large and later changes can be detected.
 
-        Nothing is stored if there are links, because their targets may change without any folder of
-        the listing; if a folder was changed just now; if all folders have the same modification
-        time, which some servers never change; or if there is no writable cache folder.
+        Nothing is stored if there are links to files, because their targets may change without any
+        folder of the listing; if a folder was changed just now; if all folders have the same
+        modification time, which some servers never change; or if there is no writable cache folder.
 
         Args:
             source: The listing.

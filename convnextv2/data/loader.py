@@ -102,13 +102,13 @@ class TrainingLoader:
             value_range: See `open_picture`.
             collate: Joins the targets of annotated images.
             workers: The number of worker processes; 0 to prepare batches in this process.
-            bad_images: What is done with images that cannot be read; see `LeftOut`.
+            bad_images: How images that cannot be read are handled; see `LeftOut`.
             quarantine: The run's list of images that cannot be read.
             patience: Waits for images that are out of reach; by default up to `storage.WAIT_S`.
             pin_memory: Whether batches are copied to pinned memory, from which a GPU copies faster.
             cache: The cache of decoded images.
-            whole: Whether images are decoded in full before the transform, as the cache needs it.
-                The pixels then depend neither on a cache nor on its size.
+            whole: Whether images are decoded in full before the transform, as the cache requires.
+                The pixels then do not depend on the existence or the size of a cache.
         """
         self.source, self.sampler = source, sampler
         images = Images(
@@ -244,13 +244,13 @@ def build_sampler(
             number of batches is the same.
 
     Raises:
-        RecipeError: Classes are to be drawn by their frequency, but an image has several.
+        RecipeError: The recipe draws images by class, but images may have several classes.
     """
     power = power_of(recipe.sampling)
     if power != 1 and targets is not None and targets.ndim != 1:
         raise RecipeError(
-            f"sampling = {recipe.sampling}: draws images by their class, and these have several "
-            "each. Leave sampling out."
+            f"sampling = {recipe.sampling}: draws images by their class, but these have several "
+            "classes each. Leave sampling out."
         )
     return EpochSampler(
         length,

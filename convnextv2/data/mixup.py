@@ -65,7 +65,7 @@ class Mixing:
             rows, columns = cut_box(height, width, 1 - kept, generator)
             mixed = images.clone()
             mixed[..., rows, columns] = images.flip(0)[..., rows, columns]
-            # The box may have been clipped at the edges, so its real area counts.
+            # The box may have been clipped at the edges, so its actual area is used.
             kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
         else:
             mixed = images.lerp(images.flip(0), 1 - kept)

@@ -142,14 +142,14 @@ def _default_root() -> str:
 def _why_not(error: Exception, root: str, *, downloads: bool) -> str:
     """Explain why torchvision could not open a data set, and name the remedy."""
     if isinstance(error, RuntimeError) and "not found" in str(error):
-        return f"not found in {root}. Set dataset_download: True, or data_dir to where it is."
+        return f"not found in {root}. Set dataset_download: True, or set data_dir to its folder."
     if isinstance(error, OSError) and downloads:
         return f"the download failed ({error})."
     if isinstance(error, OSError):
         return f"cannot be read ({error})."
     return (
-        f"a file of it in {root} is damaged ({type(error).__name__}). Delete them, and set "
-        "dataset_download: True to fetch them again."
+        f"one of its files in {root} is damaged ({type(error).__name__}). Delete the files, and "
+        "set dataset_download: True to download them again."
     )
 
 

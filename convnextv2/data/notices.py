@@ -27,7 +27,7 @@ def notice(line: str) -> None:
 
 
 def left_out_line(names: Collection[str], what: str = "image") -> str:
-    """Write how many images were left out, with the names of the first ten.
+    """Describe how many images were left out, with the names of the first ten.
 
     Args:
         names: The names of the images.
@@ -62,7 +62,7 @@ def evaluation_notes(notes: Sequence[str], skipped: Collection[str]) -> list[str
 
 
 def none_readable(names: Sequence[str], what: str = "image") -> DataError:
-    """Return the error for images of which none can be read.
+    """Return the error for a set of images none of which can be read.
 
     Args:
         names: The names of the images.

@@ -51,5 +51,5 @@ def _check(place: Path, data: str, recipe: Recipe, name: str, is_dense: bool = F
         return
     raise RecipeError(
         f"{name}: lies in the data ({data}), where it would count as a class or as an image. "
-        "Choose a place elsewhere."
+        "Choose another place."
     )

@@ -1,4 +1,4 @@
-"""The sources of a recipe whose images are not files: those in shards, and rows of data sets."""
+"""The sources of a recipe whose images are not files, but are in shards or rows of data sets."""
 
 from __future__ import annotations
 

@@ -106,5 +106,5 @@ class PathListBuilder:
 
 
 def joined(folder: str, name: str) -> str:
-    """Join a folder and a name to a path."""
+    """Join a folder and a name into a path."""
     return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"

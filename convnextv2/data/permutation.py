@@ -1,4 +1,4 @@
-"""A random permutation of any length that is computed where it is needed, and never stored."""
+"""A random permutation of any length whose entries are computed on demand, and never stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random generators that depend on a key alone, and the draws that are made from them.
+"""Random generators that depend only on a key, and draws from them.
 
 A key is a tuple such as (seed, "image", epoch, index, copy). A random choice therefore depends
 neither on the number of workers nor on what was drawn before. All generators are on the CPU.
@@ -19,7 +19,7 @@ def generator_for(*key: int | str) -> torch.Generator:
     Args:
         key: Numbers and words, such as seed, "image", epoch, index and copy.
     """
-    # hash() is no use here: Python salts it in each process.
+    # hash() cannot be used, because Python salts it in each process.
     digest = hashlib.blake2b(
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(),
         digest_size=8,

@@ -1,7 +1,7 @@
 """Reads images into batches, handles images that fail, and waits for files that are out of reach.
 
 A worker returns the reason for a failure as a value, and the main process decides what to do. For a
-bad file, the user therefore gets one line with its name, and not a traceback of a worker.
+bad file, the user therefore gets one line with its name instead of a worker's traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from convnextv2.errors import DataError, MissingPackageError, StorageError
 class Images(Dataset[Item]):
     """Maps a `Position` to an `Item`: an index, and prepared pixels or the reason for a failure.
 
-    If the source has annotations, `prepare` also gets that of the image.
+    If the source has annotations, `prepare` also gets the annotation of the image.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def resize(
     """
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
-    if interpolation in ("lanczos", "area"):  # only Pillow has these; `area` is its box filter
+    if interpolation in ("lanczos", "area"):  # supported only by Pillow; `area` is its box filter
         filter = Image.Resampling.LANCZOS if interpolation == "lanczos" else Image.Resampling.BOX
         bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
         return torch.stack([torch.from_numpy(np.array(band)) for band in bands])

@@ -43,8 +43,8 @@ class Position(NamedTuple):
 class EpochSampler(Sampler[list[Position]]):
     """The batches of one rank, epoch by epoch.
 
-    All ranks share one order, which follows from (seed, epoch). Each takes every world_size-th
-    entry of it, so that ranks are disjoint and have equally many batches.
+    All ranks share one order, which follows from (seed, epoch). Each rank takes every world_size-th
+    entry of it, so that ranks are disjoint and have the same number of batches.
 
     Args:
         length: The number of images in the data set.
@@ -156,7 +156,7 @@ class EpochSampler(Sampler[list[Position]]):
 
 
 class ExactBatches:
-    """The batches of one rank in evaluation, made when they are needed.
+    """The batches of one rank in evaluation, built when they are needed.
 
     Over all ranks, each image occurs exactly once, in order. The numbers of images of two ranks may
     differ by one.
@@ -175,7 +175,7 @@ class ExactBatches:
         return -(-len(self._indices) // self._batch_size)
 
     def rest(self, done: int = 0) -> Iterator[list[Position]]:
-        """Make the batches from number `done` on, one by one."""
+        """Yield the batches from number `done` on."""
         for number in range(done, len(self)):
             start = number * self._batch_size
             chosen = self._indices[start : start + self._batch_size]

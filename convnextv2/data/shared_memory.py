@@ -26,7 +26,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     if get_worker_info() is None:
         return torch.stack(list(tensors))
     # Otherwise torch would move the batch to shared memory in a thread. If no memory is left, the
-    # error would be lost in that thread, and the main process would wait for ever.
+    # error would be lost in that thread, and the main process would wait forever.
     batch = torch.empty(len(tensors), *tensors[0].shape, dtype=tensors[0].dtype)
     try:
         batch.share_memory_()

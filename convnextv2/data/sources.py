@@ -179,7 +179,7 @@ def _names_alike(source: Source) -> list[str]:
     for name in source.class_names:
         spelled.setdefault(name.casefold(), []).append(name)
     return [
-        f"{' and '.join(map(quoted, names))} differ only in letter case, and are taken for "
+        f"{' and '.join(map(quoted, names))} differ only in letter case, and are treated as "
         f"{len(names)} classes."
         for names in spelled.values()
         if len(names) > 1
@@ -205,7 +205,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
     (name,) = training.class_names
     is_file = not isinstance(training.names, Stored)
     inner = folder_of_classes(training.names[0], name) if is_file else None
-    remedy = "Give at least two classes, or set num_classes where more will come."
+    remedy = "Give at least two classes, or set num_classes if more will be added."
     if inner:
         remedy = f"Did you mean data_dir = {inner}?"
         split = next((folder for folder in inner.parents if kind_of(folder.name)), None)
@@ -215,7 +215,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
     root = Path(recipe.data_dir)
     hint = other_layout_hint(root) if is_file and root.is_dir() else ""
     raise DataError(
-        f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}{hint}"
+        f"{where}: has one class only ({name}), so there is nothing to classify. {remedy}{hint}"
     )
 
 

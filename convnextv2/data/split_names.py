@@ -22,7 +22,7 @@ _KINDS = {name: kind for kind, names in NAMES.items() for name in names}
 def kind_of(word: str) -> Kind | None:
     """Return the kind of split that a word means.
 
-    A number, such as that of a fold, means none: the user must choose the fold for validation.
+    A number, such as that of a fold, means no split: the user must choose the fold for validation.
 
     Args:
         word: The name of a folder, or a value in a table. Letter case, the Unicode form, blanks at

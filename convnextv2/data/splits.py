@@ -86,7 +86,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
     if not tests or all(kind_of(name) for name in names):
         return SplitFolders(root, None, validation)
     note = (
-        f"{root}: {_listed(tests)} is taken for a test split and left alone. If it is a class, use "
+        f"{root}: {_listed(tests)} is treated as a test split and not used. If it is a class, use "
         f"--train_split {HERE} instead."
     )
     return SplitFolders(root, None, validation, tuple(tests), (note,))
@@ -110,7 +110,7 @@ def asked_splits(recipe: Recipe) -> tuple[str | None, str | None]:
 
 
 def check_data_dir(data_dir: str, needs: str) -> Path:
-    """Check that the folder or table of the data is there.
+    """Check that the folder or table of the data exists.
 
     Args:
         data_dir: The value of the knob `data_dir`.
@@ -252,7 +252,7 @@ def held_out_by_training(source: Source, recipe: Recipe) -> Source:
     chosen = hold_out(source, recipe, "")[1]
     if chosen is None:
         raise DataError(
-            f"{where}: no class has two images, so training held none out. Give others."
+            f"{where}: no class has two images, so training held none out. Give other images."
         )
     return replace(chosen, notes=source.notes)
 
@@ -319,7 +319,7 @@ def _usual(root: Path, names: list[str], kind: Kind, given: str | None) -> Path 
         return root / exact
     if len(found) > 1:
         knob = "train_split" if kind == "train" else "val_split"
-        raise DataError(f"{root}: has {_listed(found)}. Set {knob} to the one that is meant.")
+        raise DataError(f"{root}: has {_listed(found)}. Set {knob} to the right one.")
     return root / found[0] if found else None
 
 

@@ -199,7 +199,7 @@ def measure(
 
     Files that cannot be read, or that have another number of bands, are left out and counted.
 
-    Each file is read once, with one exception: If a range is proposed, and values have more than 16
+    Each file is read once, with one exception: if a range is proposed, and values have more than 16
     bits or are converted to luma, the levels do not follow from the counts, and all files are read
     again.
 

@@ -16,7 +16,7 @@ from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError, StorageError
 
 WAIT_S = 300.0
-"""The default longest wait for files that are out of reach, in seconds."""
+"""The default of the longest wait for files that are out of reach, in seconds."""
 LONGEST_PAUSE_S = 30.0
 """The longest pause between two tries, in seconds."""
 
@@ -146,7 +146,7 @@ class Patience:
             KeyboardInterrupt: `stop_asked` returned True.
         """
         if not self.wait_s:
-            raise StorageError(f"{error} data_wait_s = 0, so it is not waited for.") from None
+            raise StorageError(f"{error} data_wait_s = 0, so the run does not wait.") from None
         if self._since is None:
             self._since = self._clock()
             self.waits += 1
@@ -159,15 +159,15 @@ class Patience:
             pause = min(2 * pause, LONGEST_PAUSE_S)
         self._end()
         raise StorageError(
-            f"{error} It was waited for {self.wait_s:g} s (data_wait_s). Make it readable again; a "
-            "run then goes on with --resume. If only this file is damaged, remove it."
+            f"{error} The run waited for {self.wait_s:g} s (data_wait_s). Make the file readable "
+            "again, and resume the run with --resume. If only this file is damaged, remove it."
         )
 
     def over(self) -> None:
         """End the wait, if there is one, because the files have been read."""
         if self._since is not None:
             waited = self._end()
-            self._say(f"The images are there again after {waited:.0f} s (wait {self.waits}).")
+            self._say(f"The images can be read again after {waited:.0f} s (wait {self.waits}).")
 
     def _end(self) -> float:
         assert self._since is not None

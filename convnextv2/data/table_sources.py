@@ -110,7 +110,7 @@ def listed_images(
         if not words[kinds[0]]:
             raise DataError(
                 f"{path}: lists no images for {_USES[kinds[0]]}. The words in its column of splits "
-                f"are {count_words(counts)}. Set {_KNOBS[kinds[0]]} to the one that is meant."
+                f"are {count_words(counts)}. Set {_KNOBS[kinds[0]]} to the right one."
             )
         used = [word for some in words.values() for word in some]
         if len(set(used)) < len(used):

@@ -37,7 +37,7 @@ class TrainTransform:
         interpolation: The interpolation of the resize.
         antialias: Whether the resize averages over the source pixels.
         splits: The number of versions of the same crop to return, or 0 for a single image. The
-            first version is unchanged, and each of the others is augmented by itself.
+            first version is unchanged, and the others are augmented independently.
         padding: If it is not 0, the image is not cropped. It is padded with this many black pixels
             on all sides and cut back to its size at a random place, as is usual for CIFAR.
     """
@@ -107,7 +107,7 @@ class TrainTransform:
         return padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
 
     def _reduction(self, height: int, width: int) -> int:
-        """Return the factor by which a file may be decoded smaller for a crop of this size.
+        """Return the factor by which a file may be reduced in decoding, for a crop of this size.
 
         The factor is a power of two at which the crop keeps at least 1.5 times image_size. The
         antialiased resize would average the lost pixels anyway. docs/how-to/preprocessing.md states

@@ -38,8 +38,8 @@ def with_unlabelled(training: Source, validation: Source | None, folder: Path) -
         raise DataError(f"unlabelled = {folder}: no such folder. Give a folder of images.")
     if isinstance(training.names, Stored):
         raise DataError(
-            f"unlabelled = {folder}: the images with labels lie in no folder and no table, so "
-            "others cannot join them. Leave it out, or train on the folder."
+            f"unlabelled = {folder}: the images with labels are not listed in a folder or a table, "
+            "so others cannot be added. Leave it out, or train on the folder."
         )
     found = unlabelled(folder)
     labelled, held_out = _full_paths(training.names), set[str]()
@@ -51,10 +51,10 @@ def with_unlabelled(training: Source, validation: Source | None, folder: Path) -
     if used := sum(path in held_out for path in paths):
         notes.append(f"{folder}: {used:,} of its images are for validation, and are left out.")
     if used := sum(path in labelled for path in paths):
-        notes.append(f"{folder}: {used:,} of its images have labels, and count once.")
+        notes.append(f"{folder}: {used:,} of its images have labels, and are used once.")
     if not kept:
         raise DataError(
-            f"unlabelled = {folder}: has no further images, all {len(paths)} are used already. "
+            f"unlabelled = {folder}: has no further images; all {len(paths)} are used already. "
             "Give other images, or leave it out."
         )
     assert training.targets is not None

@@ -40,7 +40,7 @@ Rest = Callable[[int], Iterable[list[Position]]]
 """Maps the number of batches that are done to the remaining batches of positions."""
 
 _SIGNS = {
-    signal.SIGKILL: ", which the system does when memory runs out",
+    signal.SIGKILL: ", which the system sends when memory runs out",
     signal.SIGBUS: ", which is what happens when /dev/shm is full",
 }
 
@@ -87,7 +87,7 @@ class Workers(Generic[Item, Prepared]):
         Args:
             images: Maps a `Position` to an item for `collate`. An exception ends the run, so an
                 image that cannot be read must be returned as a value.
-            collate: Joins items to a batch.
+            collate: Joins items into a batch.
             count: The number of processes.
             names: The names of the images, by index, for messages.
             persistent: Whether the processes are kept after `run` for the next `run`.
@@ -207,7 +207,7 @@ class Workers(Generic[Item, Prepared]):
         self._after_death()
         self.replaced += len(deaths)
         for death in deaths:
-            had = f" It had {self._names[death.image]} in hand." if death.image >= 0 else ""
+            had = f" It was preparing {self._names[death.image]}." if death.image >= 0 else ""
             who = f"Worker process {death.pid}" if death.pid else "A worker process"
             self._say(f"{who} {death.how}.{had} It is replaced; no batch is lost.")
 
@@ -219,7 +219,7 @@ class Workers(Generic[Item, Prepared]):
         more = ", ..." if len(names) > MAX_NAMED else ""
         return (
             f"worker processes ended {len(incidents)} times before one batch was ready; the last "
-            f"{deaths[-1].how}. They had these images in hand: "
+            f"{deaths[-1].how}. They were preparing these images: "
             f"{', '.join(names[:MAX_NAMED])}{more}. Use fewer workers or smaller images, give the "
             "job more memory, or remove the image if it is always the same one."
         )
@@ -232,7 +232,7 @@ _every: WeakSet[Workers[Any, Any]] = WeakSet()
 def _end_all() -> None:
     """End the worker processes when this process ends.
 
-    multiprocessing would send SIGTERM, which workers ignore, and then wait for them for ever.
+    multiprocessing would send SIGTERM, which workers ignore, and then wait for them forever.
     """
     for workers in list(_every):
         workers.end()

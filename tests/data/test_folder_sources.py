@@ -99,5 +99,5 @@ def test_classes_that_differ_only_in_letter_case_are_told(tmp_path: Path) -> Non
         for i in range(2):
             draw(tmp_path / name / f"{i}.png", 0, i)
     training, _ = find_sources(Recipe(data_dir=str(tmp_path)), labelled=True)
-    told = "Cat and cat differ only in letter case, and are taken for 2 classes."
+    told = "Cat and cat differ only in letter case, and are treated as 2 classes."
     assert told in training.notes and len(training.class_names) == 3

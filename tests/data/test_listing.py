@@ -71,7 +71,7 @@ def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
     assert listed(root / "cat", walk) == ["1.jpg", "deep/2.jpg"]
     assert sorted(walk.repeated) == [f"{root}/cat/again", f"{root}/cat/deep/up"]
     assert walk.broken_links == [f"{root}/cat/self"]
-    repeated = [line for line in walk.notes(root) if "have listed already" in line]
+    repeated = [line for line in walk.notes(root) if "is listed already" in line]
     assert len(repeated) == 1 and "2 paths" in repeated[0] and "cat/again" in repeated[0]
 
 

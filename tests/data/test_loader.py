@@ -117,8 +117,8 @@ def test_a_bad_image_fails_with_one_line_that_names_it(workers):
     except DataError as error:
         message = str(error)
     assert "\n" not in message and message.endswith(
-        ".jpg: the file is truncated. Repair or replace the file, or set bad_images = skip. (If it "
-        "is removed, a run goes on with --resume_allow images.)"
+        ".jpg: the file is truncated. Repair or replace the file, or set bad_images = skip. (If "
+        "it is removed, a run can be resumed with --resume_allow images.)"
     )
 
 

@@ -133,7 +133,9 @@ MAIN = os.getpid()
 def test_an_image_that_ends_every_worker_is_named(folder: Path, bad_images: str) -> None:
     source = image_folder(folder)
     deadly = Deadly(source.names, source.targets, source.class_names)
-    with pytest.raises(DataError, match=r"ended 3 times.*SIGSEGV.*in hand: \S+/b/07\.png\. "):
+    with pytest.raises(
+        DataError, match=r"ended 3 times.*SIGSEGV.*preparing these images: \S+/b/07\.png\. "
+    ):
         list(training(deadly, 2, bad_images=bad_images).batches(0))
     loader = EvaluationLoader(
         deadly,
@@ -245,7 +247,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
     assert said[0].endswith(
         "is out of reach (No such file or directory). Waiting for it, at most 30 s (data_wait_s)."
     )
-    assert said[1].startswith("The images are there again after ")
+    assert said[1].startswith("The images can be read again after ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -61,7 +61,7 @@ def test_a_named_set_whose_file_was_cut_says_so(length: int, tmp_path: Path) -> 
     recipe = Recipe(dataset="mnist", data_dir=str(tmp_path), in_channels=1)
     assert len(named_sets.load_named(recipe)[0].pixels) == 5
     (raw / "t10k-images-idx3-ubyte").write_bytes(images[:length])
-    with pytest.raises(DataError, match=r"dataset = mnist: a file of it in .* is damaged"):
+    with pytest.raises(DataError, match=r"dataset = mnist: one of its files in .* is damaged"):
         named_sets.load_named(recipe)
 
 

@@ -113,7 +113,7 @@ def test_a_test_folder_beside_classes_is_left_alone(tmp_path: Path) -> None:
     source, held = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert source.class_names == ("cat", "dog") and len(source) + len(held) == 4
     assert source.notes[0] == (
-        f"{root}: test/ is taken for a test split and left alone. If it is a class, use "
+        f"{root}: test/ is treated as a test split and not used. If it is a class, use "
         "--train_split . instead."
     )
     assert len(find_sources(Recipe(data_dir=str(root)), labelled=False)[0]) == 4
@@ -135,7 +135,7 @@ def test_splits_inside_of_the_classes_are_an_error(tmp_path: Path) -> None:
 def test_one_class_is_an_error_that_finds_the_real_ones(tmp_path: Path) -> None:
     root = touch(tmp_path, *classes("shoes-dataset"))
     assert error(root) == (
-        f"{root}: has one class only (shoes-dataset), so there is nothing to tell apart. "
+        f"{root}: has one class only (shoes-dataset), so there is nothing to classify. "
         f"Did you mean data_dir = {root / 'shoes-dataset'}?"
     )
     single = touch(tmp_path / "single", "train/cat/0.jpg", "val/cat/0.jpg")

@@ -104,7 +104,7 @@ def test_tries_come_after_longer_and_longer_pauses() -> None:
         "a.jpg: is out of reach (Stale file handle). Waiting for it, at most 300 s (data_wait_s)."
     ]
     waiting.over()
-    assert lines[1:] == ["The images are there again after 121 s (wait 1)."]
+    assert lines[1:] == ["The images can be read again after 121 s (wait 1)."]
     waiting.over()
     assert len(lines) == 2 and (waiting.waits, waiting.waited_s) == (1, 121)
 
@@ -126,7 +126,7 @@ def test_a_wait_ends_when_its_time_is_up_whatever_is_tried() -> None:
 
 def test_zero_seconds_wait_for_nothing() -> None:
     clock = Clock()
-    with pytest.raises(StorageError, match="data_wait_s = 0, so it is not waited for"):
+    with pytest.raises(StorageError, match="data_wait_s = 0, so the run does not wait"):
         patience(clock, 0).wait(StorageError("a.jpg: is out of reach (x)."), lambda: True)
     assert not clock.pauses
 

@@ -78,7 +78,7 @@ def test_workers_that_are_killed_in_an_epoch_or_between_two_change_no_batch(coun
 @pytest.mark.parametrize("how", [signal.SIGBUS])
 def test_an_image_that_ends_every_process_is_named(how: signal.Signals) -> None:
     said: list[str] = []
-    with pytest.raises(DataError, match=r"ended 3 times .*in hand: 7\.jpg\. "):
+    with pytest.raises(DataError, match=r"ended 3 times .*preparing these images: 7\.jpg\. "):
         list(workers(Numbers(7, how), 1, said).run(rest(0)))
     # A process that died before its last batches were fetched costs one line more.
     assert len(said) >= 3 and all(how.name in line for line in said)

@@ -110,7 +110,7 @@ def test_images_without_labels_join_in_and_none_of_validation(
     assert main([*given, "--unlabelled", str(photos), "--distill", "features"]) == 0
     printed = capsys.readouterr().out
     assert "9 of its images are for validation, and are left out." in printed
-    assert "6 of its images have labels, and count once." in printed
+    assert "6 of its images have labels, and are used once." in printed
     assert "6 images for training, 3 classes (blue, green, red), and 18 without labels" in printed
     steps = [line["step"] for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert steps[-1] == 12  # two epochs of 24 images in batches of 4

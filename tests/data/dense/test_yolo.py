@@ -251,7 +251,7 @@ def test_every_image_is_used_once_whatever_lies_beside_it(tmp_path: Path) -> Non
     assert found.defects.counts == {Defect.SHARED_LABELS: 1}
     notes = scan_objects(found, "train").notes
     assert any("skipped folders of the system (@eaDir)" in note for note in notes)
-    assert any("skipped 1 path to what links have listed already" in note for note in notes)
+    assert any("skipped 1 path to something that is listed already" in note for note in notes)
 
 
 @pytest.mark.parametrize("nothing", ["", "null", "[]"])
