@@ -123,7 +123,7 @@ def message(data, **knobs):
 def test_mistakes_are_one_line(saved, tmp_path):
     assert "has no column 'x'. It has image, label." in message(saved, columns="label=x")
     assert "has no column of images 'label'" in message(saved, columns="path=label")
-    assert "none is for training" in message(saved, train_split="other")
+    assert "none of which is for training" in message(saved, train_split="other")
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "text"))
     assert "has no column of images" in message(tmp_path / "text")
     hidden = rows(3).cast_column("label", datasets.Value("int64"))

@@ -124,7 +124,7 @@ def test_a_flag_that_is_left_blank_is_false(shop: Path) -> None:
     )
     assert "Set val_split to one of test (1)." in training.notes[-1]
     path.write_text("path,is_test,is_valid,label\nhat/0.png,1,0,hat\nshoe/0.jpg,0,1,shoe\n")
-    with pytest.raises(DataError, match="Write one column split in their place"):
+    with pytest.raises(DataError, match="Replace them by one column split"):
         find_sources(Recipe(data_dir=str(path)), labelled=True)
 
 

@@ -82,7 +82,7 @@ def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array
     there, needed = len(data) - file.tell(), math.prod(whole) * dtype.itemsize
     if there < needed:
         share = 100 * there // needed
-        raise DataError(f"{name}: is cut short: about {share} % of its values are there.")
+        raise DataError(f"{name}: is cut short: about {share} % of its values are present.")
     return Array(shape, whole, dtype, is_fortran, file.tell(), held)
 
 

@@ -14,7 +14,7 @@ class Box(NamedTuple):
     Attributes:
         kind: The type, four letters.
         begin: The position of the first byte of its content.
-        end: The position behind the last byte of its content.
+        end: The position after the last byte of its content.
     """
 
     kind: bytes
@@ -36,7 +36,7 @@ def boxes(data: bytes, begin: int, end: int) -> list[Box]:
             length, head = struct.unpack_from(">Q", data, begin + 8)[0], 16
         length = length or end - begin
         if length < head:
-            raise ValueError(f"a box {kind!r} is shorter than its head")
+            raise ValueError(f"a box {kind!r} is shorter than its header")
         found.append(Box(kind, begin + head, min(begin + length, end)))
         begin += length
     return found

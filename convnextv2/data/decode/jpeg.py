@@ -23,14 +23,15 @@ else:
 
 _MAX_SCANS = 100
 _MAX_FULL_SCANS = 16
-"""A scan of a few bytes makes the decoder go through the whole image once more, so a small file
-can keep it busy for hours: "Two Issues with the JPEG Standard" by libjpeg-turbo's authors, who
-advise such a limit. Encoders write about ten scans; an image may have 100, but not more than 16 of
-the largest size."""
+"""A scan of a few bytes makes the decoder go through the whole image once more, so a small file can
+keep it busy for hours. The authors of libjpeg-turbo advise such a limit ("Two Issues with the JPEG
+Standard"). Encoders write about ten scans. An image may have 100, but one of the largest size only
+16."""
 _MAX_SEGMENTS = 10_000
 _SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
-# Neither stuffed bytes and restart markers in the data of a scan, nor markers without a length.
+# Matches neither stuffed bytes and restart markers in the data of a scan nor markers without a
+# length.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 _FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _ARITHMETIC_MARKERS = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
@@ -73,7 +74,7 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
         DataError: There are more scans than an image of this size may have.
     """
     allowed = min(_MAX_SCANS, _MAX_FULL_SCANS * max_pixels // max(1, pixels))
-    # The quick count is an upper bound: it includes data behind the image, such as a video.
+    # The quick count is an upper bound: it includes data after the image, such as a video.
     if data.count(_SCAN) * _ARITHMETIC_COST <= allowed:
         return
     scans, cost = 0, 1
@@ -83,14 +84,14 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
         if scans * cost > allowed or number >= _MAX_SEGMENTS:
             raise DataError(
                 f"{name}: has more than {allowed // cost} scans, which no camera or program writes"
-                f"{' for so large an image' if allowed < _MAX_SCANS else ''}. Save it anew."
+                f"{' for so large an image' if allowed < _MAX_SCANS else ''}. Save it again."
             )
 
 
 def decode_fast(
     data: bytes, channels: int, size: tuple[int, int], reduction: int
 ) -> NDArray[np.uint8] | None:
-    """Decode a file by simplejpeg.
+    """Decode a file with simplejpeg.
 
     Args:
         data: A JPEG file of one or three components.
@@ -120,9 +121,9 @@ def decode_fast(
 
 
 def load(data: bytes, channels: int, reduction: int, name: str) -> Image.Image:
-    """Decode a file by Pillow, which tolerates stray bytes and wrong scan headers.
+    """Decode a file with Pillow, which tolerates stray bytes and wrong scan headers.
 
-    A file that lacks only its end marker is read too.
+    A file that lacks only its end marker is read, too.
 
     Args:
         data: The content of the file.
@@ -134,7 +135,7 @@ def load(data: bytes, channels: int, reduction: int, name: str) -> Image.Image:
         The loaded image.
 
     Raises:
-        DataError: The file is cut short. The message states how much of it exists.
+        DataError: The file is cut short. The message states how much of it is present.
     """
     try:
         return _draft(data, channels, reduction)
@@ -163,13 +164,13 @@ def _checked_whole(data: bytes, name: str) -> bytes:
     """
     if not _has_all_scans(data):
         raise DataError(f"{name}: is cut short: it ends before the last of its scans begins.")
-    data = data.rstrip(b"\0") if data.endswith(b"\0\0\0") else data  # a download that broke off
+    data = data.rstrip(b"\0") if data.endswith(b"\0\0\0") else data  # an interrupted download
     data = data.rstrip(b"\xff")
     plain = _shown(data + _END)
     rows = min(_equal_rows(plain, _shown(data + filler + _END)) for filler in _FILLERS)
     if rows < len(plain):
         share = 100 * rows // len(plain)
-        raise DataError(f"{name}: is cut short: about {share} % of its rows are there.")
+        raise DataError(f"{name}: is cut short: about {share} % of its rows are present.")
     return data + _END
 
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from convnextv2.errors import ImageSizeError
 
 _MAX_TOGETHER = 3
-"""The limit for the sum of all parts, as a multiple of `max_pixels`. The decoder of AVIF decodes
-colours, transparency and small further items as separate frames."""
+"""The limit for the sum of all parts, as a multiple of `max_pixels`. The AVIF decoder decodes
+colours, transparency and other small items as separate frames."""
 
 
 class Part(NamedTuple):

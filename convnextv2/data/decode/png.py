@@ -55,7 +55,7 @@ def essence(data: bytes, name: str) -> bytes:
     rest = memoryview(data)[len(_SIGNATURE) :]
     for number, chunk in enumerate(_chunks(data)):
         if number >= _MAX_CHUNKS:
-            raise DataError(f"{name}: has more than {_MAX_CHUNKS} chunks. Save it anew.")
+            raise DataError(f"{name}: has more than {_MAX_CHUNKS} chunks. Save it again.")
         rest = rest[len(chunk.whole) :]
         if chunk.kind == b"IDAT":
             pixels.append(chunk.whole)

@@ -54,7 +54,7 @@ class Stack:
         self._pages = _full_pages(file, channels)
         first = self._pages[0]
         if first.bitspersample != bits(data):  # tifffile ignores a damaged entry
-            raise DataError(f"{name}: is damaged (how many bits its values have cannot be read).")
+            raise DataError(f"{name}: is damaged (the number of bits per value cannot be read).")
         self.height, self.width, self.bands = _shape(first, name)
         if self.bands != 1 or channels in (1, 3):
             self._pages = self._pages[:1]
@@ -78,7 +78,7 @@ class Stack:
                 raise DataError(
                     f"{self._name}: page {number} is {shape[1]} x {shape[0]} px of {page.dtype}, "
                     f"but the first {self.width} x {self.height} px of {self._pages[0].dtype}. "
-                    "Expected pages that are alike."
+                    "Expected pages of the same size and type."
                 )
 
     def _check(self, max_pixels: int) -> int:

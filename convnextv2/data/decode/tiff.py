@@ -113,7 +113,7 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
     if all(tiles):
         yield Part("tiles", max(tiles[0]), max(tiles[1]))
     if max(directory.count(_STRIPS), directory.count(_TILES)) > _MAX_SEGMENTS:
-        raise DataError(f"{name}: has more than {_MAX_SEGMENTS} strips or tiles. Save it anew.")
+        raise DataError(f"{name}: has more than {_MAX_SEGMENTS} strips or tiles. Save it again.")
     if any(code in _JPEG for code in directory.numbers(_COMPRESSION)):
         _check_scans(data, directory, name)
 
@@ -127,11 +127,11 @@ def _check_scans(data: bytes, directory: Directory, name: str) -> None:
     lengths = directory.numbers(_STRIP_BYTES) + directory.numbers(_TILE_BYTES)
     spans = set(zip(begins, lengths, strict=False))
     if sum(min(length, len(data)) for _, length in spans) > 2 * len(data):
-        raise DataError(f"{name}: has strips or tiles that overlap. Save it anew.")
+        raise DataError(f"{name}: has strips or tiles that overlap. Save it again.")
     if any(data.count(b"\xff\xda", at, at + length) > _MAX_SCANS for at, length in spans):
         raise DataError(
             f"{name}: has strips or tiles of more than {_MAX_SCANS} scans, which no camera or "
-            "program writes. Save it anew."
+            "program writes. Save it again."
         )
 
 
@@ -156,7 +156,7 @@ def is_deep(data: bytes) -> bool:
 
 
 def is_deep_colour(data: bytes) -> bool:
-    """Return whether pixels have several values with more than 8 bits, of which Pillow keeps 8."""
+    """Return whether pixels have several values of more than 8 bits, of which Pillow keeps 8."""
     return is_deep(data) and max(Directory(data).numbers(_SAMPLES) or (1,)) > 1
 
 

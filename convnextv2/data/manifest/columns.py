@@ -48,7 +48,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 ROLES = tuple(_NAMES)
 _TEXT = ("classname", "labelname", "categoryname", "labelnames", "classnames")
 NAMES = "class_name"
-"""A name for a column of labels that are texts, even where they look like numbers."""
+"""A name for a column of labels that are texts, even if they look like numbers."""
 _WEAK = ("dataset", "usage")
 _FLAGS: dict[str, Kind] = {
     **dict.fromkeys(("isvalid", "isval", "isvalidation"), "validation"),
@@ -158,9 +158,7 @@ def choose_columns(
             what = f"has the columns {named}, which could each be the {role}"
             remedy = f"Choose one: {_option({role: _unambiguous(fields, found[0])})}"
             if all(_plain(fields[i]) in _FLAGS for i in found):
-                remedy = (
-                    "Write one column split in their place, with the words train, val and test."
-                )
+                remedy = "Replace them by one column split, with the words train, val and test."
             raise DataError(f"{path}: {what}. {remedy}")
         if found:
             chosen[role] = found[0]
@@ -327,7 +325,7 @@ def _list(fields: Sequence[str]) -> str:
 
 
 def _remedy(fields: Sequence[str], chosen: Mapping[str, int], roles: Sequence[str]) -> str:
-    """Write the option that names the columns, with their names if the choice is clear."""
+    """Return the option that names the columns, with their names if the choice is clear."""
     rest = [_unambiguous(fields, i) for i in _named(fields) if i not in chosen.values()]
     names = rest if len(rest) == len(roles) else ["COLUMN"] * len(roles)
     option = _option(dict(zip(roles, names, strict=True)))
@@ -342,5 +340,5 @@ def _unambiguous(fields: Sequence[str], index: int) -> str:
 
 
 def _option(columns: Mapping[str, str]) -> str:
-    """Write the option that names columns, as one types it in a shell."""
+    """Return the option that names columns, quoted for a shell."""
     return f"--columns {shlex.quote(','.join(f'{role}={name}' for role, name in columns.items()))}"

@@ -84,7 +84,7 @@ class Mistakes:
 
 
 def rows_with(what: str, lines: Sequence[int], unit: str) -> str:
-    """Write which rows have a property, as in "12 rows have no label, first in line 7".
+    """Describe which rows have a property, as in "12 rows have no label, first in line 7".
 
     Args:
         what: The end of the sentence "N rows ...". "{have}" in it becomes "has" or "have".
@@ -171,7 +171,7 @@ def read_content(
 
 _TOO_MANY = (
     "{{have}} more fields than the {width} columns. "
-    "Put quotes round a text that holds the separator."
+    "Put quotes around a text that contains the separator."
 )
 
 

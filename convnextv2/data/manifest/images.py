@@ -22,7 +22,7 @@ from convnextv2.text import typed
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
-_MAX_FOLDERS = 1000  # how many folders are searched for the first missing image, for the remedy
+_MAX_FOLDERS = 1000  # that are searched for the first missing image, to suggest a remedy
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _refuse(
 
 
 def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base: Path) -> str:
-    """Write the error for missing images: their number, the first three, and a remedy."""
+    """Return the error for missing images: their number, the first three, and a remedy."""
     written = content.paths
     lines = [f"{quoted(written[row])} ({content.unit} {content.lines[row]:,})" for row in rows[:3]]
     folder = written.folders[written.codes[rows[0]]]
@@ -247,7 +247,7 @@ def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base
 
 
 def _remedy(text: str, base: Path) -> str:
-    """Write the remedy for the first missing image, such as the option that would find it."""
+    """Return the remedy for the first missing image, such as the option that would find it."""
     if _DRIVE.match(text):
         return "Give the folder on this machine that holds the images: --images_dir FOLDER"
     folder, name = os.path.split(text)
@@ -256,7 +256,7 @@ def _remedy(text: str, base: Path) -> str:
             return f"It is found from another folder: --images_dir {typed(other)}"
     below = _search(base, text)
     if below is not None:
-        return f"It is there: --images_dir {typed(below)}"
+        return f"Found with: --images_dir {typed(below)}"
     place = base / folder
     if os.path.isdir(place):
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
@@ -294,7 +294,7 @@ def _notes(
     notes = []
     if folders.dropped:
         dropped = quoted(folders.dropped)
-        notes.append(f"the folder {dropped} is not there, so paths are read without it.")
+        notes.append(f"the folder {dropped} does not exist, so paths are read without it.")
     differs = {"form": "Unicode form", "case": "letter case"}
     for kind, (written, found) in folders.adapted.items():
         same = f"({written!r} is {found!r})" if kind == "case" else f"({quoted(found)})"

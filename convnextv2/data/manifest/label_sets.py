@@ -135,7 +135,7 @@ def read_sets(
         The labels of each row, and notes about guesses.
 
     Raises:
-        DataError: It is unknown which labels the images do not have, or names are damaged.
+        DataError: The table does not state which labels images do not have, or names are damaged.
     """
     if columns:
         return _from_columns(path, labels, columns)
@@ -171,7 +171,7 @@ def read_sets(
 
 
 def _separation(separator: str) -> str:
-    """Write how several labels are separated, as the end of a sentence."""
+    """Describe how several labels are separated, as the end of a sentence."""
     if separator == LIST:
         return "as a list"
     return (

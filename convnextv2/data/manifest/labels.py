@@ -1,4 +1,4 @@
-"""Cleans labels and the words of splits: blanks, Unicode forms, flags, and numbers of pandas."""
+"""Cleans labels and the words of splits: blanks, Unicode forms, flags, and pandas' numbers."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ def whole_numbers(texts: Mapping[str, str]) -> dict[str, str]:
     """Remove ".0" from the values of a mapping, if pandas has added it to all of them.
 
     pandas writes "3.0" for 3 if a value of the column is missing, and then for every number of the
-    column. A column with both "1" and "1.0" is not of that kind: these are names, and stay two. So
-    do "01.0" and "1.00", which pandas does not write.
+    column. In a column with both "1" and "1.0", these are names, and stay distinct. So do "01.0"
+    and "1.00", which pandas does not write.
 
     Args:
         texts: The text in the table -> its cleaned form.

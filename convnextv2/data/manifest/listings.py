@@ -161,7 +161,7 @@ def _grouped(names: set[str]) -> dict[str, list[str]]:
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # the link is part of a circle
+    except OSError:  # a circular link
         return False
 
 

@@ -81,7 +81,7 @@ class NameStore:
 
 
 def count_words(words: Iterable[str] | Mapping[str, int], *, max_words: int = 10) -> str:
-    """Write how often each word occurs, as in "train (900), val (100)".
+    """Describe how often each word occurs, as in "train (900), val (100)".
 
     Args:
         words: The words, or the number of times that each occurs.

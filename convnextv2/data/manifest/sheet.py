@@ -26,15 +26,15 @@ FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 _AS_CSV = 'Save it as "CSV UTF-8"'
 _OTHERS = {
     (".xlsx", ".xls", ".xlsm", ".ods"): f"a spreadsheet. {_AS_CSV} there.",
-    (".parquet", ".feather", ".pkl", ".pickle"): "a table of pandas. Save it with .to_csv() there.",
-    (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar"): "packed. Unpack it.",
+    (".parquet", ".feather", ".pkl", ".pickle"): "a pandas table. Save it with .to_csv() there.",
+    (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar"): "compressed or archived. Unpack it.",
 }
 _FIRST_BYTES = {
     b"PK\x03\x04": f"a spreadsheet or a zip archive. {_AS_CSV}, or unpack it.",
-    b"\xd0\xcf\x11\xe0": f"a spreadsheet of Excel. {_AS_CSV} there.",
-    b"\x1f\x8b": "packed with gzip. Unpack it.",
+    b"\xd0\xcf\x11\xe0": f"an Excel spreadsheet. {_AS_CSV} there.",
+    b"\x1f\x8b": "compressed with gzip. Unpack it.",
     b"PAR1": "a Parquet file. Save it with .to_csv() in pandas.",
-    b"version https://git-lfs": "a pointer of Git LFS, not the table. Fetch it with git lfs pull.",
+    b"version https://git-lfs": "a Git LFS pointer, not the table. Fetch it with git lfs pull.",
     b"<!doctype html": "a web page. Download the table itself.",
     b"<html": "a web page. Download the table itself.",
 }
@@ -48,7 +48,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _BLANKS = " "
 _EMPTY = re.compile(r'[\s",;|]*')
-"""Matches a line without any text. It holds only blanks, quotes and separators."""
+"""Matches a line without any text, which has only blanks, quotes and separators."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +363,8 @@ def _object_list(
     Args:
         path: The file.
         encoding: The encoding of the file.
-        classes: The classes that the file lists are appended, as in annotations of mmpretrain.
+        classes: The classes that the file lists, as annotations of mmpretrain do, are appended to
+            this list.
     """
     content = _json(path, encoding)
     if isinstance(content, dict) and isinstance(content.get("data_list"), list):
@@ -409,7 +410,7 @@ def _json(path: Path, encoding: str) -> Any:
         with open(path, encoding=encoding) as file:
             return json.load(file)
     except json.JSONDecodeError as error:
-        what = f"is not JSON ({error.msg}). Objects on a line each are a .jsonl file."
+        what = f"is not JSON ({error.msg}). A file with one object per line must end in .jsonl."
         raise DataError(f"{path}, line {error.lineno}: {what}") from None
     except (ValueError, RecursionError):
         what = "is not JSON (a number or the nesting is too large)"

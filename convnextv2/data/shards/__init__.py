@@ -1,1 +1,1 @@
-"""Images in tar files of WebDataset's form, read at random through an index."""
+"""Images in tar files in the WebDataset format, with random access through an index."""

@@ -128,7 +128,7 @@ class LocalFiles:
         try:
             return os.pread(self._descriptor(number), size, offset)
         except OSError as error:
-            # After a server was restarted, a file handle that was opened before stays stale.
+            # A file handle that was opened before a server was restarted stays stale.
             if (descriptor := self._open.pop(number, None)) is not None:
                 os.close(descriptor)
             raise failure(self.shards[number].name, error, gone=True) from None

@@ -105,7 +105,7 @@ def by_split(
         found = ", ".join(word or "no split" for word in words)
         raise DataError(
             f"{data_dir}: no shard is for training; by their names they belong to: {found}. Set "
-            "train_split to the one that is meant, or to . for all."
+            "train_split to the right one, or to . for all."
         )
     left = [word or "others" for word, some in words.items() if some not in (training, validation)]
     note = f"{data_dir}: {counted(len(training), 'shard(s)')} for training"
@@ -198,6 +198,6 @@ def _chosen(data_dir: str, words: dict[str, list[str]], kind: Kind, given: str |
     if len(found) > 1:
         knob = "train_split" if kind == "train" else "val_split"
         raise DataError(
-            f"{data_dir}: has shards of {' and '.join(found)}. Set {knob} to the one that is meant."
+            f"{data_dir}: has shards of {' and '.join(found)}. Set {knob} to the right one."
         )
     return words[found[0]] if found else []

@@ -1,4 +1,4 @@
-"""The index of shards: where each image lies, and its class.
+"""The index of shards: the position of each image, and its class.
 
 It is built once from the headers of the tar files, and stored in one file. It is valid as long as
 the size and the modification time of every shard stay the same.
@@ -251,7 +251,7 @@ def hash_of_names(listed: Callable[[], Iterator[bytes]]) -> str:
     shared = 0
     while shared < min(len(first), len(last)) and first[shared] == last[shared]:
         shared += 1
-    # The names of a folder of images begin with the slash behind their common folder.
+    # The names of a folder of images begin with the slash after their common folder.
     cut = (b"/" + first)[: shared + 1].rfind(b"/")
     digest = hashlib.sha256()
     for name in listed():

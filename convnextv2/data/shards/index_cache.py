@@ -72,7 +72,7 @@ def cached_index(files: ShardFiles, label_field: str = "") -> Index:
         index = open_index(path)
         if (seconds := time.monotonic() - started) > _WORTH_A_LINE_S:
             notice(
-                f"The index of {len(files.shards):,} shards ({len(index):,} images) was made in "
+                f"The index of {len(files.shards):,} shards ({len(index):,} images) was built in "
                 f"{seconds:.0f} s. It is kept in {path}."
             )
     return index

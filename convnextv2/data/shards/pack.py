@@ -1,7 +1,7 @@
 """Writes the images of a source into tar files in the format of WebDataset.
 
-The images of a shard depend on its number alone, and its bytes on these images. Packing may
-therefore be interrupted at any time, and gives the same files when it is started again.
+The images of a shard depend only on its number, and its bytes only on these images. Packing may
+therefore be interrupted at any time, and produces the same files when it is started again.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) ->
     if before is not None and before != plan:
         raise RunError(
             f"{out}: holds shards that were packed from other images, or with other options. Give "
-            "the same images and options to go on, choose another folder, or remove this one."
+            "the same images and options to continue, choose another folder, or remove this one."
         )
     names = sorted(path.name for path in out.iterdir())
     others = [name for name in names if not name.startswith(".")]

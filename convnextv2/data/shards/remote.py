@@ -1,8 +1,8 @@
 """Shards on a server, which are read image by image through fsspec and cached on a local disk.
 
-A run reads images in random order, so it would not help to fetch whole shards in advance. Each
-image is fetched with a range request, and stored in a sparse file of its shard. From the second
-epoch on, images are read from the disk, as far as they fit.
+A run reads images in random order, so fetching whole shards in advance would not help. Each image
+is fetched with a range request, and stored in a sparse file for its shard. From the second epoch
+on, images are read from the disk, as far as they fit.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class RemoteFiles:
             try:
                 self._kept[number] = _Kept(self._cache / _key(shard), shard.size)
             except OSError as error:
-                notice(f"{self._cache}: nothing is kept there ({error.strerror}).")
+                notice(f"{self._cache}: cannot be used as a cache ({error.strerror}).")
                 self._cache = None
                 return None
         return self._kept[number]
@@ -166,9 +166,9 @@ class _Kept:
 
     The content of a tar member begins at a multiple of 512 bytes, and the table has one row for
     each of these positions. A row holds 1 + the CRC-32 of the content that begins there, or 0 if it
-    is not cached. Content with another check sum, for example after a loss of power, is fetched
+    is not cached. Content with another checksum, for example after a power failure, is fetched
     again. The processes share both files. If two of them write a member at the same time, they
-    write the same.
+    write the same bytes.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -266,13 +266,13 @@ def _named(address: str) -> Iterator[None]:
     except (DataError, MissingPackageError):
         raise
     except FileNotFoundError:
-        raise DataError(f"{address}: is not there. Check the address.") from None
+        raise DataError(f"{address}: does not exist. Check the address.") from None
     except ImportError as error:  # a package is missing; the message of fsspec names it
-        remedy = "All of its kind, in the project's checkout: pip install '.[remote]'"
+        remedy = "For all such packages, in the project's checkout: pip install '.[remote]'"
         raise DataError(f"{address}: cannot be read ({_reason(error)}). {remedy}.") from None
     except (PermissionError, ValueError) as error:  # or fsspec does not know the protocol
         raise DataError(f"{address}: cannot be read ({_reason(error)}).") from None
-    except Exception as error:  # an error of the network, with a type of its own library
+    except Exception as error:  # a network error, whose type depends on the library
         raise StorageError(f"{address}: is out of reach ({_reason(error)}).") from None
 
 

@@ -19,7 +19,7 @@ from convnextv2.errors import DataError
 from convnextv2.text import counted, plain
 
 CLASSES = "classes.txt"
-"""The file beside shards with the names of the classes, one in a line, from class 0 on."""
+"""The file beside shards with the names of the classes, one per line, starting with class 0."""
 
 
 def shard_source(
@@ -79,7 +79,7 @@ def open_files(shards: Sequence[str], cache_gb: float) -> ShardFiles:
     """
     remote = [name for name in shards if is_remote(name)]
     if 0 < len(remote) < len(shards):
-        raise DataError(f"{remote[0]}: lies on a server, and other shards do not. Use one of both.")
+        raise DataError(f"{remote[0]}: is on a server, but others are not. Use only one kind.")
     return RemoteFiles.of(shards, cache_gb) if remote else LocalFiles.of(shards)
 
 
@@ -101,7 +101,7 @@ def class_file(files: ShardFiles) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(f"{where}: is not UTF-8. Write it as text.") from None
     if not all(names) or len(set(names)) < len(names):
-        raise DataError(f"{where}: a line is empty or comes twice. Expected one class a line.")
+        raise DataError(f"{where}: a line is empty or repeated. Expected one class per line.")
     return names
 
 
@@ -144,7 +144,7 @@ def _numbered(
     if not class_names and last > 10 * len(numbers) + 1000:
         raise DataError(
             f"{data_dir}: class numbers go up to {last:,}, but only {len(numbers):,} occur. Number "
-            f"the classes from 0, or name them in {CLASSES} beside the shards, one in a line."
+            f"the classes from 0, or name them in {CLASSES} beside the shards, one per line."
         )
     return list(class_names) or [str(number) for number in range(last + 1)], numbers
 

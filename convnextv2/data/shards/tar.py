@@ -122,8 +122,8 @@ class TarSamples:
         for mark, kind in _PACKED.items():
             if start.startswith(mark):
                 raise DataError(
-                    f"{self._name}: is packed by {kind}, so its images cannot be read one by one. "
-                    "Unpack it to a plain .tar file."
+                    f"{self._name}: is compressed with {kind}, so its images cannot be read one by "
+                    "one. Unpack it to a plain .tar file."
                 )
         if not start:
             raise DataError(f"{self._name}: is empty. Copy or download it again.")
@@ -143,7 +143,7 @@ class TarSamples:
 
     def _cut_short(self, member: str) -> str:
         return (
-            f"{self._name}: is cut short: {plain(member)} ends behind its last byte, "
+            f"{self._name}: is cut short: {plain(member)} ends after its last byte, "
             f"{self._size:,}. Copy or download it again."
         )
 

@@ -33,7 +33,7 @@ def test_remedies_name_the_folder_that_has_the_images(here: Path) -> None:
         f"It is found from another folder: --images_dir {here}"
     )
     place(["sets/2020/pictures/x.jpg"])
-    assert refused("path,label\nx.jpg,a\n").endswith("It is there: --images_dir sets/2020/pictures")
+    assert refused("path,label\nx.jpg,a\n").endswith("Found with: --images_dir sets/2020/pictures")
     assert "Give the folder on this machine" in refused("path,label\nD:\\photos\\x.png,a\n")
 
 
@@ -67,7 +67,7 @@ def test_folders_of_another_machine_are_left_out_only_where_they_are_not_here(he
     assert list(table.paths) == ["hat/1.jpg", "shoe/3.jpg"]
     assert table.notes == (
         "list.csv: backslashes in paths are read as /.",
-        "list.csv: the folder C:/data/ is not there, so paths are read without it.",
+        "list.csv: the folder C:/data/ does not exist, so paths are read without it.",
     )
     # hat/ is there, so an image that it lacks is missing even if one of its name lies beside it.
     place(["7.jpg"])
@@ -107,7 +107,7 @@ def test_links_are_images_but_folders_and_broken_links_are_not(here: Path) -> No
 @pytest.mark.parametrize("start", ["~\0", "~\ud800", "~nobody-is-called-this"])
 def test_a_home_that_cannot_be_is_a_folder_that_is_not_there(here: Path, start: str) -> None:
     table = read(json.dumps([{"path": f"{start}/hat/1.jpg", "label": "a"}]), "list.json")
-    assert list(table.paths) == ["hat/1.jpg"] and "is not there" in table.notes[0]
+    assert list(table.paths) == ["hat/1.jpg"] and "does not exist" in table.notes[0]
     message = refused(json.dumps([{"path": f"{start}/9.jpg", "label": "a"}]), "list.json")
     assert message.startswith("list.json: 1 of 1 images is not in ./")
 
@@ -120,4 +120,4 @@ def test_the_folder_of_the_images_may_name_a_user_who_is_unknown(here: Path) -> 
 
 def test_remedies_can_be_typed_in_a_shell(here: Path) -> None:
     place(["my sets/pictures/x.jpg"])
-    assert refused("path,label\nx.jpg,a\n").endswith("It is there: --images_dir 'my sets/pictures'")
+    assert refused("path,label\nx.jpg,a\n").endswith("Found with: --images_dir 'my sets/pictures'")

@@ -73,7 +73,7 @@ def test_paths_that_cannot_be_are_missing(here: Path, name: str) -> None:
         (
             "a.json",
             '{"path": 1}\n{"path": 2}',
-            "a.json, line 2: is not JSON (Extra data). Objects on a line each are",
+            "a.json, line 2: is not JSON (Extra data). A file with one object per line",
         ),
         (
             "a.json",
@@ -104,9 +104,9 @@ def test_paths_that_cannot_be_are_missing(here: Path, name: str) -> None:
         ),
         ("a.csv", b"PK\x03\x04...", "a.csv: is a spreadsheet or a zip archive."),
         ("a.csv", "<!DOCTYPE html><p>", "a.csv: is a web page."),
-        ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "a.csv: is a pointer of Git LFS"),
-        ("a.parquet", b"PAR1", "a.parquet: is a table of pandas. Save it with .to_csv() there."),
-        ("a.csv.gz", b"\x1f\x8b", "a.csv.gz: is packed. Unpack it."),
+        ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "a.csv: is a Git LFS pointer"),
+        ("a.parquet", b"PAR1", "a.parquet: is a pandas table. Save it with .to_csv() there."),
+        ("a.csv.gz", b"\x1f\x8b", "a.csv.gz: is compressed or archived. Unpack it."),
         (
             "a.pdf",
             "%PDF",

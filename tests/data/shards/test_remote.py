@@ -170,10 +170,10 @@ def message(data, kind=DataError, **knobs):
 
 
 def test_mistakes_and_faults_are_one_line(packed, server, monkeypatch):
-    assert "is not there" in message("memory://bucket/set/none.tar")
+    assert "does not exist" in message("memory://bucket/set/none.tar")
     assert "holds no .tar files" in message("memory://bucket/nothing")
     assert "cannot be read" in message("nosuch://bucket/a.tar")
-    assert "lies on a server, and other shards do not" in message(
+    assert "is on a server, but others are not" in message(
         f"memory://bucket/set/train-000000.tar::{packed}/train-000001.tar", train_split="."
     )
     source = sources("memory://bucket/set")[0]

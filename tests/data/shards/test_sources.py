@@ -160,7 +160,7 @@ def test_damaged_tars_are_named(tmp_path):
     import gzip
 
     bad.write_bytes(gzip.compress(whole))
-    assert "packed by gzip" in message(bad)
+    assert "compressed with gzip" in message(bad)
     bad.write_bytes(b"not a tar" * 1000)
     assert "damaged" in message(bad)
     assert "no such" in message(tmp_path / "none" / "x.tar").lower()
