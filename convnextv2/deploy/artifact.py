@@ -166,11 +166,11 @@ class Artifact:
         }
 
     def _check_file(self, name: str, sha256: str) -> bytes:
-        """Read a file, and raise ArtifactError if it is not what was written."""
+        """Read a file, and raise ArtifactError if it has changed since it was written."""
         content = _read(self.path / name)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ArtifactError(
-                f"{name} differs from what {CARD} says of it (sha256). Export the model again."
+                f"{name} does not match its SHA-256 in {CARD}. Export the model again."
             )
         return content
 
@@ -201,14 +201,14 @@ class Artifact:
                 ) from error
             if len(found) != len(outputs):
                 raise ArtifactError(
-                    f"{self.path}: returns {len(found)} outputs, and {CARD} names {len(outputs)}. "
+                    f"{self.path}: returns {len(found)} outputs, but {CARD} names {len(outputs)}. "
                     f"{_OTHER_MODEL}"
                 )
             for name, output in zip(outputs, found, strict=True):
                 stated = [len(x), *card.shapes[name][1:]]
                 if not _fits(output.shape, stated):
                     raise ArtifactError(
-                        f"{self.path}: returns {name} of shape {tuple(output.shape)}, and {CARD} "
+                        f"{self.path}: returns {name} of shape {tuple(output.shape)}, but {CARD} "
                         f"says {_shape_text(stated)}. {_OTHER_MODEL}"
                     )
             return found

@@ -34,14 +34,14 @@ PART_OUTPUTS: dict[Part, tuple[str, ...]] = {"boxes-": BOX_OUTPUTS, "masks-": MA
 _Size = Annotated[int, Field(ge=1, le=100_000_000)]
 """The size of an axis. The longest ones are those of classes, four of which a detector has."""
 _MAX_ELEMENTS = 2**42
-"""More than the largest image of the most channels has."""
+"""More elements than the largest image with the most channels has."""
 
 
 class Card(BaseModel):
     """The content of artifact.json.
 
     Attributes:
-        artifact: The version of the form of this file.
+        artifact: The version of this file's format.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: The arithmetic.
         kind: The kind of the outputs; see `graph.OUTPUTS`, and `dense_graphs` for "segmentation"
@@ -54,7 +54,7 @@ class Card(BaseModel):
         shapes: The shapes of input and outputs, with None for an axis of any size.
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
         class_names: The names of the classes.
-        thresholds: For "multi_label": the probability from which on each class counts as present;
+        thresholds: For "multi_label": the lowest probability at which each class counts as present;
             empty if there are none.
         temperature: The number by which logits are divided before softmax or sigmoid.
         balance: How frequent classes were in training, and for which frequencies the probabilities
@@ -144,7 +144,7 @@ class Card(BaseModel):
                 )
 
     def _check_heads(self) -> None:
-        """Check that the heads of a detector have the classes, and one more for what is none."""
+        """Check that the heads of a detector have the classes, and one more for the background."""
         rows = len(self.class_names) + 1
         for name, expected in {
             "class_logits": rows,

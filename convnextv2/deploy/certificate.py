@@ -292,7 +292,7 @@ def _compare_labels(
     if group == "real" and precision in TOLERANCE and agrees < MIN_AGREEMENT and differs > 1:
         raise ArtifactError(
             f"precision = {precision}: the artifact's labels agree with the model's to "
-            f"{agrees:.1%} (F1) on {len(wanted)} images (at least {MIN_AGREEMENT:.0%} asked). "
+            f"{agrees:.1%} (F1) on {len(wanted)} images (at least {MIN_AGREEMENT:.0%} required). "
             "Use a finer precision."
         )
     return {
@@ -324,7 +324,7 @@ def _check_classes(same: Tensor, precision: str) -> None:
         raise ArtifactError(
             f"precision = {precision}: the artifact agrees with the model on the class of "
             f"{float(same.double().mean()):.1%} of {len(same)} images (at least "
-            f"{MIN_AGREEMENT:.0%} asked). Use a finer precision."
+            f"{MIN_AGREEMENT:.0%} required). Use a finer precision."
         )
 
 
@@ -357,7 +357,7 @@ def _common(outputs: Tensor) -> Tensor:
 
 
 def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
-    """Check that an artifact in int8 is worth having.
+    """Check that an artifact in int8 is worth keeping.
 
     Args:
         certificate: Its certificate.
@@ -379,7 +379,7 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
         raise ArtifactError(
             "precision = int8: not accurate enough, so nothing is kept: agrees with the model on "
             f"{agrees:.1%} of {f'the {what} of ' if what == 'labels' else ''}{real['images']} "
-            f"images (at least {MIN_AGREEMENT:.0%} asked), {figure} falls by {100 * lost:.1f} "
+            f"images (at least {MIN_AGREEMENT:.0%} required), {figure} falls by {100 * lost:.1f} "
             f"points (at most {100 * MAX_ACCURACY_LOSS:.0f}). Use float32."
         )
     if ratio <= float32_ratio:

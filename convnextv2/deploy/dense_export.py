@@ -27,7 +27,7 @@ from convnextv2.model.upernet import Segmentor
 _TRACED_STRIDES = (5, 7)
 """The size of the image with which a part for any size is traced, in total strides.
 
-The tracer takes a side for a constant if it becomes 1, or equal to the other side, in any layer."""
+The tracer treats a side as a constant if it becomes 1, or equal to the other side, in any layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +114,8 @@ def export_detector(
     """
     if precision != "float32":
         raise DeviceError(
-            f"precision = {precision}: boxes must agree to a tenth of a pixel, and proposals that "
-            "change places in coarser arithmetic do not. Use float32."
+            f"precision = {precision}: boxes must agree to a tenth of a pixel, but coarser "
+            "arithmetic changes the order of proposals. Use float32."
         )
     stride = model.encoder.total_stride
     sides = [stride * count for count in _TRACED_STRIDES]

@@ -32,7 +32,7 @@ from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 
 _FLOAT32_IMAGES = 64
-"""Images on which the float32 form of an int8 artifact is measured, to learn its speed."""
+"""The number of images on which the float32 form of an int8 artifact is timed."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _check_form(form: Form, model: ConvNeXtV2) -> None:
         )
     if form.precision == "int8" and not has_classes(form.outputs):
         raise ArtifactError(
-            "precision = int8: is judged by the classes that it finds. Use outputs classifier, or "
+            "precision = int8: is judged by the predicted classes. Use outputs classifier, or "
             "float16."
         )
 

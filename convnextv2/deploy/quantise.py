@@ -46,7 +46,7 @@ def calibration_images(count: int) -> Tensor:
     """
     if count < 2 * MIN_IMAGES:
         raise DataError(
-            f"precision = int8: {count} images to calibrate and to measure on. Give at least "
+            f"precision = int8: only {count} images to calibrate and to measure on. Give at least "
             f"{2 * MIN_IMAGES}, with data_dir or a larger number of images."
         )
     chosen = torch.zeros(count, dtype=torch.bool)

@@ -62,7 +62,7 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         name: The model's name.
 
     Returns:
-        The version's folder. It appears with all files at once, as servers may be watching.
+        The version's folder. It appears with all files at once, because servers may be watching.
 
     Raises:
         ArtifactError: See `check_layout`.
@@ -79,7 +79,7 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
             existing = model / "config.pbtxt"
             if existing.is_file() and existing.read_text() != config:
                 raise RunError(
-                    f"{existing}: is there already and describes another model. Choose another "
+                    f"{existing}: exists already and describes another model. Choose another "
                     "name or folder."
                 )
             write_text(existing, config)
@@ -110,7 +110,7 @@ def triton_config(artifact: Artifact, name: str) -> str:
     card = artifact.card
 
     def tensor(key: str, kind: str) -> str:
-        # The first axis is the batch, which Triton does not want to be listed.
+        # The first axis is the batch, which Triton expects not to be listed.
         sizes = ", ".join(str(-1 if size is None else size) for size in card.shapes[key][1:])
         return f'{{ name: "{key}", data_type: {kind}, dims: [ {sizes} ] }}'
 

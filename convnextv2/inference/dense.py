@@ -66,7 +66,7 @@ def open_pixel_classifier(
     model, description = restore(opened), opened.description
     if not isinstance(model, Segmentor):
         raise CheckpointError(
-            f"{opened.path}: gives no class to pixels. Train a segmentor with: convnextv2 train "
+            f"{opened.path}: does not classify pixels. Train a segmentor with: convnextv2 train "
             "--task segmentation."
         )
     preprocessing = opened.preprocessing

@@ -24,9 +24,9 @@ from convnextv2.preprocessing import Preprocessing
 
 
 class ExportedDetector(Detector):
-    """A detector whose layers are an artifact's, and whose choices are those of `Detector`.
+    """A detector whose layers are run by an artifact, with the choices made by `Detector`.
 
-    The artifact computes what is dense. The choice of proposals, what is cut out of the maps, and
+    The artifact runs the dense layers. The choice of proposals, the cropping of regions and
     non-maximum suppression are the same code as in training. Threads may share it.
 
     Args:
@@ -40,8 +40,8 @@ class ExportedDetector(Detector):
         card = artifact.card
         if card.detection is None:
             raise ArtifactError(
-                f"{artifact.path}: finds no objects, as it is of kind {card.kind}. Export the run "
-                "of a detector."
+                f"{artifact.path}: finds no objects, since it is of kind {card.kind}. Export the "
+                "run of a detector."
             )
         arguments = card.arguments | {"num_classes": None}
         try:
@@ -52,7 +52,7 @@ class ExportedDetector(Detector):
             levels, classes = len(self.levels) + 1, len(card.class_names)  # the pooled one too
             if levels != card.detection.levels or self.num_classes != classes:
                 raise ValueError(
-                    f"it has {card.detection.levels} levels and {classes} classes, and its head "
+                    f"it has {card.detection.levels} levels and {classes} classes, but its head "
                     f"{levels} and {self.num_classes}"
                 )
         except (TypeError, RuntimeError, ValueError) as error:
@@ -61,7 +61,7 @@ class ExportedDetector(Detector):
                 f"{artifact.path}: its description cannot be understood ({why}). Export the model "
                 "again."
             ) from None
-        self._described = (self.pyramid.encoder,)  # in a tuple, so that it is not part of this
+        self._described = (self.pyramid.encoder,)  # in a tuple, so that it is not a submodule
         del self.pyramid, self.fpn
         threads = torch.get_num_threads()
         self._trunk = artifact.open(threads)
@@ -91,7 +91,7 @@ class ExportedDetector(Detector):
             return super().forward(*inputs, **options)
 
     def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Run the artifact's first part, and keep what the anchors say."""
+        """Run the artifact's first part, and keep the outputs of the anchors."""
         given = np.ascontiguousarray(images.float().cpu().numpy())
         outputs = [torch.from_numpy(np.asarray(each)) for each in self._trunk(given)]
         levels = len(outputs) // 3
@@ -100,7 +100,7 @@ class ExportedDetector(Detector):
 
 
 class _Recalled(nn.Module):
-    """Stands for the layers that judge anchors, which the artifact's first part holds."""
+    """Replaces the layers that score anchors, which are in the artifact's first part."""
 
     outputs: tuple[list[Tensor], list[Tensor]] = ([], [])
 
@@ -113,7 +113,7 @@ class _Head(nn.Module):
 
     Args:
         run: The part.
-        shapes: The shapes of its outputs, of which the first side is open.
+        shapes: The shapes of its outputs, whose first axis is open.
     """
 
     def __init__(self, run: Runner, shapes: Sequence[list[int | None]]) -> None:
@@ -121,7 +121,7 @@ class _Head(nn.Module):
         self._run, self._shapes = run, shapes
 
     def forward(self, regions: Tensor) -> tuple[Tensor, ...]:
-        if not len(regions):  # engines differ in what they make of nothing
+        if not len(regions):  # engines differ in how they treat empty inputs
             return tuple(
                 torch.zeros(0, *(int(side or 0) for side in shape[1:])) for shape in self._shapes
             )

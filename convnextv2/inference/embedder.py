@@ -41,7 +41,7 @@ class Embedder:
         transform: How its images are prepared.
         about: Where the weights come from, for the metadata: path, sha256, model, features,
             engine, preprocessing, licence and provenance.
-        notes: What people should know of it, its licence above all.
+        notes: Lines for people about the model, above all its licence.
     """
 
     run: Callable[[Tensor], Array]
@@ -51,7 +51,7 @@ class Embedder:
 
 
 def open_embedder(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Embedder:
-    """Open what makes embeddings.
+    """Open an embedder.
 
     Args:
         source: A run folder, checkpoint, weights file or artifact. FCMAE gives its encoder.
@@ -109,7 +109,7 @@ def _from_artifact(artifact: Artifact, device: str, precision: str) -> Embedder:
     card = artifact.card
     if "embedding" not in card.outputs:
         raise ArtifactError(
-            f"{artifact.path}: returns {', '.join(card.outputs)}, no embedding. Export it with "
+            f"{artifact.path}: returns {', '.join(card.outputs)}, but no embedding. Export it with "
             "--outputs features or classifier, or give the run itself."
         )
     index = card.outputs.index("embedding")

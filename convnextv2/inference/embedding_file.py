@@ -54,7 +54,7 @@ def check_embedding_file(path: Path, inputs: Sequence[str | Path]) -> None:
     read = {Path(given).resolve() for given in inputs}
     for file in (path, *(companion(path, ending) for ending in _BESIDE)):
         if file.resolve() in read:
-            raise RecipeError(f"out = {path}: {file} would be replaced, which is to be read.")
+            raise RecipeError(f"out = {path}: {file} is to be read, and would be replaced.")
         if file.is_dir():
             raise RecipeError(f"out = {path}: {file} is a folder. Choose another name.")
     if path.is_file() and not companion(path, _ABOUT).is_file():
@@ -76,7 +76,7 @@ def companion(path: Path, ending: str) -> Path:
 
 
 class EmbeddingFile:
-    """The files of some embeddings, which are written while they are computed.
+    """The files of some embeddings, written while the embeddings are computed.
 
     Args:
         path: The main file.
@@ -118,7 +118,7 @@ class EmbeddingFile:
         self.rows += len(paths)
 
     def close(self, failures: Sequence[tuple[str, str]]) -> list[Path]:
-        """Let the files appear.
+        """Finish the files, and move them into place.
 
         Args:
             failures: Path and reason of each image without a row.
@@ -143,7 +143,7 @@ class EmbeddingFile:
             with replacing(companion(self._made, _FAILED)) as temporary, _text(temporary) as file:
                 csv.writer(file).writerows([("path", "error"), *failures])
         else:
-            companion(self.path, _FAILED).unlink(missing_ok=True)  # of an earlier attempt
+            companion(self.path, _FAILED).unlink(missing_ok=True)  # left by an earlier attempt
         self._stack.close()
         written = [self.path]
         for ending in (_PATHS, _ABOUT, _FAILED):
@@ -156,7 +156,7 @@ class EmbeddingFile:
         return written
 
     def give_up(self, error: BaseException) -> None:
-        """Leave no file behind, and those that were there as they are."""
+        """Remove unfinished files, and leave existing ones unchanged."""
         self._place.__exit__(type(error), error, error.__traceback__)
 
 
@@ -205,7 +205,7 @@ def _csv(path: Path, dimensions: int, labelled: bool, about: Mapping[str, Any]) 
 
         def append(paths: Sequence[str], labels: Sequence[str], embeddings: Array) -> None:
             for i, (name, row) in enumerate(zip(paths, embeddings, strict=True)):
-                # Nine digits are enough to give every float32 back.
+                # Nine digits are enough to restore every float32.
                 numbers = [f"{value:.9g}" for value in row.tolist()]
                 rows.writerow([name, *([labels[i]] if labelled else []), *numbers])
 

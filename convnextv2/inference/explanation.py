@@ -108,7 +108,7 @@ def occlusion_map(
     step: int,
     batch_size: int = 32,
 ) -> Tensor:
-    """Cover one square of an image after the other, and measure how the answer changes.
+    """Cover an image square by square, and measure how the answer changes.
 
     The squares have the mean colour of the training images, which is 0 after normalisation. They
     lie `step` pixels apart, the last ones at the edges. Source: Zeiler and Fergus 2014, section
@@ -123,8 +123,8 @@ def occlusion_map(
         batch_size: Covered images that are scored at once.
 
     Returns:
-        float64 (H, W), on the CPU: for each pixel the mean fall of the log odds over the squares
-        that cover it. A positive number says that the pixel speaks for the class.
+        float64 (H, W), on the CPU: for each pixel the mean decrease of the log odds over the
+        squares that cover it. A positive number means that the pixel supports the class.
     """
     height, width = image.shape[-2:]
     rows, columns = min(patch, height), min(patch, width)
@@ -160,7 +160,7 @@ def starts(side: int, patch: int, step: int) -> Sequence[int]:
 
 
 def _logits(model: ConvNeXtV2, images: Tensor) -> Tensor:
-    """Compute logits in float32 at least."""
+    """Compute logits in float32 or finer."""
     logits = model(images)
     assert isinstance(logits, Tensor)
     return logits.to(statistics_dtype(logits.dtype))

@@ -37,7 +37,7 @@ def find_in_images(
     Args:
         finder: Finds them.
         source: The images.
-        recipe: Its workers and bad_images count.
+        recipe: The recipe, with its workers and bad_images.
         threshold: Objects with a lower score are left out.
         on_bad: Called at the end with name and reason for each image that cannot be read.
 
@@ -81,8 +81,8 @@ class ObjectFolder:
     Args:
         folder: The folder, which is made if it does not exist.
         class_names: The names of the classes.
-        names: The names of all images. The pictures are called after them, with numbers if two have
-            one name.
+        names: The names of all images. The pictures are named after them, with numbers if two have
+            the same name.
 
     Raises:
         RecipeError: Nothing can be written there.

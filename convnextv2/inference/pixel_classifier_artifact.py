@@ -21,8 +21,8 @@ def pixel_classifier_of_artifact(
 ) -> PixelClassifier:
     """Make a pixel classifier of an artifact.
 
-    An artifact of a fixed size sees overlapping windows of that size. Other artifacts see images as
-    the run did that they were made from.
+    An artifact of a fixed size sees overlapping windows of that size. Other artifacts see images in
+    the same way as the run that they were made from.
 
     Args:
         artifact: The artifact.
@@ -30,14 +30,14 @@ def pixel_classifier_of_artifact(
         precision: "auto", or a precision that must be the artifact's own.
 
     Raises:
-        ArtifactError: It gives no class to pixels, or cannot be loaded.
+        ArtifactError: It does not classify pixels, or cannot be loaded.
         DeviceError: It does not run there, or not in this precision.
     """
     card = artifact.card
     if card.segmentation is None:
         raise ArtifactError(
-            f"{artifact.path}: gives no class to pixels, as it is of kind {card.kind}. Export the "
-            "run of a segmentor."
+            f"{artifact.path}: does not classify pixels, since it is of kind {card.kind}. Export "
+            "the run of a segmentor."
         )
     check_runs_here(artifact, device, precision)
     run = artifact.open(torch.get_num_threads())
@@ -63,7 +63,7 @@ def pixel_classifier_of_artifact(
 
 
 def windows_of(artifact: Artifact) -> Windows:
-    """Return how a segmentor's artifact is presented images."""
+    """Return the views of an image that a segmentor's artifact is run on."""
     more = artifact.card.segmentation
     assert more is not None
     windows = Windows(more.slide, tuple(more.test_scales), more.test_flip)
@@ -77,5 +77,5 @@ def fixed_size(artifact: Artifact) -> tuple[int, int] | None:
 
 
 def total_stride(artifact: Artifact) -> int:
-    """Return the total stride of an artifact's encoder: three stages halve what the stem leaves."""
+    """Return the total stride of an artifact's encoder: three stages halve the resolution."""
     return int(artifact.card.arguments["stem_stride"]) * 8

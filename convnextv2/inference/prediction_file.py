@@ -48,9 +48,9 @@ def check_folder(path: Path, kind: str) -> None:
 
 
 def _check_replaced(path: Path) -> None:
-    """Raise RecipeError if a file exists that holds something else than predictions.
+    """Raise RecipeError if a file exists that holds something other than predictions.
 
-    Tables of labels often have a column `image` too, and losing one is worse than a question.
+    Tables of labels often have a column `image` too, and losing one is worse than an error.
     """
     if not (head := start_of(path).decode(errors="replace")):
         return

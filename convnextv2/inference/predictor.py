@@ -154,7 +154,7 @@ class Predictor:
 
 
 def _as_several(images: ImageLike | Sequence[ImageLike]) -> Iterable[ImageLike]:
-    """Return the images as a sequence, also if a single one is given."""
+    """Return the images as a sequence, even if a single one is given."""
     one = (str, Path, bytes, bytearray, memoryview, Image.Image, Tensor, np.ndarray)
     return [images] if isinstance(images, one) else images
 

@@ -1,4 +1,4 @@
-"""The reconstructor: what a pre-trained model makes of masked images."""
+"""The reconstructor, which shows how a pre-trained model fills in masked images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnextv2.weights.restore import restore
 
 
 class Reconstructor:
-    """A pre-trained model that shows what it makes of masked images.
+    """A pre-trained model that shows how it fills in masked images.
 
     Args:
         weights: Its weights.
@@ -25,7 +25,7 @@ class Reconstructor:
     Attributes:
         transform: How its images are prepared.
         sha256: The SHA-256 of its weights.
-        notes: What people should know of it, its licence above all.
+        notes: Lines for people about the model, above all its licence.
     """
 
     def __init__(self, weights: Weights) -> None:

@@ -214,13 +214,13 @@ def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prio
         is_segmentor = isinstance(model, Segmentor)
         what, to = ("segmentor", "pixels") if is_segmentor else ("detector", "objects")
         raise CheckpointError(
-            f"{path}: a {what}, which gives classes to {to} and not to images. See convnextv2 "
-            "predict and validate."
+            f"{path}: is a {what}, which classifies {to} and not images. See convnextv2 predict "
+            "and validate."
         )
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(
-            f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train "
-            f"--init {path}, or see convnextv2 reconstruct."
+            f"{path}: is a pre-trained encoder without a classifier. Train one with: convnextv2 "
+            f"train --init {path}, or see convnextv2 reconstruct."
         )
     transform = EvalTransform(opened.preprocessing)
     description = use_prior(model, description, prior, str(path))
@@ -285,7 +285,7 @@ def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
     card, transform = artifact.card, artifact.transform
     if not has_classes(card.kind):
         raise ArtifactError(
-            f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with "
+            f"{artifact.path}: returns {', '.join(card.outputs)}, but no classes. Export it with "
             "--outputs classifier."
         )
     rows = card.shapes[card.outputs[0]][1] or 0
@@ -363,7 +363,7 @@ def _without_thresholds(path: Path, description: Description) -> list[str]:
     """Return a line if the weights of several labels have no thresholds."""
     if description.kind != "multi_label" or description.thresholds:
         return []
-    return [f"{path}: has no thresholds, so a label counts from a probability of {DEFAULT} on."]
+    return [f"{path}: has no thresholds, so {DEFAULT} is used for every label."]
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The files that a prediction of classes for pixels is written to."""
+"""The files that a segmentor's predictions are written to."""
 
 from __future__ import annotations
 

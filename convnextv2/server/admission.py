@@ -44,7 +44,8 @@ class Admission:
             raise Refusal(
                 429,
                 "queue_full",
-                f"{self.waiting} images are waiting, {self.limits.max_queue} may. Try again later.",
+                f"{self.waiting} images wait, and at most {self.limits.max_queue} may. Try again "
+                "later.",
                 1,
             )
         wait_s = (self.waiting + images) / self.pace if self.pace and self.waiting else 0.0
@@ -52,7 +53,7 @@ class Admission:
             raise Refusal(
                 429,
                 "queue_full",
-                f"{self.waiting} images are waiting, for about {wait_s:.0f} s. Try again later.",
+                f"{self.waiting} images wait, for about {wait_s:.0f} s. Try again later.",
                 1,
             )
 

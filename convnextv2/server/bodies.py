@@ -25,10 +25,10 @@ _MAX_KEYS = 32
 """The largest number of values in the JSON of a request outside its lists."""
 
 _BLANKS = dict.fromkeys(map(ord, " \t\r\n"))
-"""White space that the command base64 and mail programs insert, for `str.translate`."""
+"""White space that the base64 command and mail programs insert, for `str.translate`."""
 
-# It warns about each wrong body on the server's error output, without saying of which request. The
-# refusal and the access log say so.
+# python_multipart logs a warning about each malformed body, without naming the request. The refusal
+# and the access log do so.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -180,7 +180,8 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
         raise Refusal(
             413,
             "too_many_images",
-            f"{len(texts)} images, {limits.max_images} may be in a request. Send several requests.",
+            f"{len(texts)} images, but a request may have at most {limits.max_images}. Send "
+            "several requests.",
         )
     files = []
     for i, text in enumerate(texts):

@@ -96,7 +96,7 @@ def predict_remotely(
         returns it.
 
     Raises:
-        ServerError: The server refuses finally, or does not answer after all attempts.
+        ServerError: The refusal is final, or the server does not answer after all attempts.
         DataError: A file is not an image, and there is no `on_bad`.
     """
     _check_server(server)
@@ -127,7 +127,7 @@ def _check_key(api_key: str) -> None:
     if not (api_key.isascii() and api_key.isprintable()):
         raise ServerError(
             "api_key: holds a line break or another character that no header can carry. Give "
-            "the key alone."
+            "only the key."
         )
 
 
@@ -168,7 +168,7 @@ def _predict_one(
 
     Raises:
         DataError: The file is not an image.
-        ServerError: The server refuses finally, or does not answer after all attempts.
+        ServerError: The refusal is final, or the server does not answer after all attempts.
     """
     try:
         data = Path(file).read_bytes()
@@ -186,7 +186,7 @@ def _predict_one(
         found = _read_answer(answer["images"][0])
     except (LookupError, TypeError, ValueError, AttributeError):
         raise ServerError(
-            f"{address.partition('?')[0]}: answers with other JSON than ours. Is it a convnextv2 "
+            f"{address.partition('?')[0]}: returns JSON that is not ours. Is it a convnextv2 "
             "server?"
         ) from None
     return {"image": file, **found}
@@ -242,7 +242,7 @@ def _post(
             reason = getattr(error, "reason", error)
             if _is_final(reason):
                 raise ServerError(
-                    f"{request.host}: cannot be asked ({reason}). Look at the address."
+                    f"{request.host}: cannot be reached ({reason}). Check the address."
                 ) from None
             why = str(reason)
         if is_over():

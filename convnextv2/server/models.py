@@ -174,7 +174,7 @@ class Models:
                     await self._warm_up_and_start(served)
         if self.is_draining:
             return
-        # Present objects are permanent. Garbage collection of them took a fifth of the time.
+        # The present objects are permanent. Their garbage collection took a fifth of the time.
         gc.collect()
         gc.freeze()
         self.is_ready = True
@@ -206,7 +206,7 @@ class Models:
             try:
                 specs = await asyncio.to_thread(parse_specs, self.sources)
             except (RunError, OSError) as error:
-                return [Change(f"All stays as it was: {error}", failed=True)]
+                return [Change(f"Nothing has changed: {error}", failed=True)]
             specs = [spec for spec in specs if only in ("", spec.name)]
             changes = [change for spec in specs for change in await self._reload_model(spec)]
             return changes + await self._drop_missing(specs, only)
@@ -222,7 +222,7 @@ class Models:
             new = await asyncio.to_thread(self._open, spec, version)
             await self._warm_up_and_start(new)
         except Exception as error:
-            outcome = f"{old.version}: stays as it was" if old else f"{version}: is not served"
+            outcome = f"{old.version}: is unchanged" if old else f"{version}: is not served"
             return [Change(f"{spec.name}@{outcome}: {error}", failed=True)]
         if old:
             versions.remove(old)

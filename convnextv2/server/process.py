@@ -231,7 +231,7 @@ class DrainingServer(uvicorn.Server):
         try:
             lines += [change.text for change in await self.models.reload()]
         except Exception as error:  # a bug must not end the server
-            lines.append(f"Models stay as they were: {error!r}")
+            lines.append(f"The models are unchanged: {error!r}")
         lines = lines or ["Nothing has changed."]
         for line in lines:
             with suppress(OSError):  # the output may be closed
@@ -249,11 +249,11 @@ class DrainingServer(uvicorn.Server):
             if self.keys.read():
                 lines.append("API keys: read again, and changed.")
         except RecipeError as error:
-            lines.append(f"API keys stay as they were: {error}")
+            lines.append(f"The API keys are unchanged: {error}")
         if self.certificate and self.config.ssl:
             try:
                 self.certificate.load(self.config.ssl)
                 lines.append("Certificate: read again.")
             except RecipeError as error:
-                lines.append(f"The certificate stays as it was: {error}")
+                lines.append(f"The certificate is unchanged: {error}")
         return lines

@@ -94,7 +94,7 @@ async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
 def malformed_request() -> bytes:
     """Return the response to input that is not HTTP, with its head."""
     body = json.dumps(
-        Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
+        Refusal(400, "malformed_http", "This is not a valid HTTP request.").body()
     ).encode()
     head = (
         "HTTP/1.1 400 Bad Request\r\n"

@@ -60,7 +60,7 @@ class Served:
             raise Refusal(
                 404,
                 "not_a_classifier",
-                f"Model {self.spec.name} is pre-trained only: it reconstructs, and has no classes.",
+                f"Model {self.spec.name} is only pre-trained: it reconstructs, and has no classes.",
             )
         return self.scorer
 
@@ -71,7 +71,7 @@ class Served:
             raise Refusal(
                 404,
                 "not_a_segmentor",
-                f"Model {self.spec.name} gives no class to pixels: it is a {self._noun}.",
+                f"Model {self.spec.name} does not classify pixels: it is a {self._noun}.",
             )
         return self.dense
 

@@ -122,4 +122,4 @@ def _versions(source: Path) -> list[Path]:
             key=lambda entry: int(entry.name),
         )
     except OSError as error:
-        raise RunError(f"{source}: cannot be looked into ({error.strerror}).") from None
+        raise RunError(f"{source}: cannot be listed ({error.strerror}).") from None

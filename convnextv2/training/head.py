@@ -44,7 +44,10 @@ def start_head(
         order=order,
     )
     if isinstance(match, str):
-        return {}, [f"A new head: in the weights' head, {match}. Set class_order to keep its rows."]
+        return {}, [
+            f"The weights' head is replaced by a new one, because {match}. "
+            "Set class_order to keep its rows."
+        ]
     known = [i for i, row in enumerate(match.rows) if row is not None]
     rows = torch.tensor([row for row in match.rows if row is not None])
     tensors = {}

@@ -71,7 +71,7 @@ def test_files_that_change_between_the_check_and_the_loading_are_not_loaded(
     file = copy / next(iter(artifact.card.files))
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(
-        ArtifactError, match=rf"{file.name} differs from what artifact.json says of it"
+        ArtifactError, match=rf"{file.name} does not match its SHA-256 in artifact.json"
     ):
         artifact.open(1)
     file.unlink()
@@ -218,7 +218,7 @@ def test_names_that_the_model_does_not_have_columns_for_are_noticed_when_it_runs
     shapes = open_artifact(exported("torch")).card.shapes | {"logits": [None, 2]}
     copy = edited(exported("torch"), tmp_path / "copy", class_names=CLASSES[:2], shapes=shapes)
     with pytest.raises(
-        ArtifactError, match=r"returns logits of shape \(1, 4\), and artifact.json says \(1, 2\)"
+        ArtifactError, match=r"returns logits of shape \(1, 4\), but artifact.json says \(1, 2\)"
     ):
         open_scorer(copy)(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
@@ -242,7 +242,7 @@ def test_a_model_with_more_outputs_than_its_card_names_is_one_line(
     exported: Exported, tmp_path: Path
 ) -> None:
     copy = edited(exported("torch"), tmp_path / "copy", kind="features", outputs=["embedding"])
-    with pytest.raises(ArtifactError, match="returns 3 outputs, and artifact.json names 1"):
+    with pytest.raises(ArtifactError, match="returns 3 outputs, but artifact.json names 1"):
         open_artifact(copy).open(1)(np.zeros((1, 3, 64, 64), np.float32))
 
 

@@ -329,7 +329,7 @@ def test_absurd_sizes_in_a_card_are_refused_when_it_is_opened(
 @pytest.mark.parametrize(
     ("part", "values", "why"),
     [
-        ("arguments", {"num_classes": 5}, "2 classes, and its head .* 5"),
+        ("arguments", {"num_classes": 5}, "2 classes, but its head .* 5"),
         ("head", {"finest_stride": 8}, "5 levels .* its head 4"),
         ("head", {"max_detections": "abc"}, "max_detections = 'abc'"),
         ("head", {"rois": 10**9}, r"rois = 1000000000: expected .* >= 1 and <= 100,000\)"),

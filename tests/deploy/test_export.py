@@ -133,7 +133,7 @@ def test_an_encoder_without_head_is_exported_as_features_only(
         export(
             path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0
         )
-    with pytest.raises(ArtifactError, match="int8: is judged by the classes that it finds"):
+    with pytest.raises(ArtifactError, match="int8: is judged by the predicted classes"):
         export(
             path,
             format="onnx",
@@ -173,7 +173,7 @@ def test_what_a_format_cannot_do_is_refused_in_one_line(
     weights: Path, pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        DeviceError, match="format torch has none of that kind. It has float32, float16, bfloat16"
+        DeviceError, match="format torch does not have it. It has float32, float16, bfloat16"
     ):
         export(
             weights,

@@ -248,7 +248,7 @@ def test_predict_takes_artifacts_as_it_takes_runs(
 def test_an_artifact_keeps_its_own_precision_and_says_what_it_is_not(exported: Exported) -> None:
     with pytest.raises(DeviceError, match="computes in float32. Leave precision out"):
         Predictor(exported("torch"), precision="bfloat16")
-    with pytest.raises(ArtifactError, match="returns embedding, no classes"):
+    with pytest.raises(ArtifactError, match="returns embedding, but no classes"):
         Predictor(exported("torch", outputs="features"))
 
 

@@ -37,7 +37,7 @@ async def test_reloading_takes_what_has_changed_and_keeps_what_is_broken(
     assert (await old).json()["version"] == "1"
     lines = await reloading
     assert lines[0].startswith("trees@2: PyTorch on cpu") and lines[1].startswith(
-        "other@1: stays as it was: "
+        "other@1: is unchanged: "
     )
     new = await server.predict(images[0])
     check(new, after)
@@ -129,7 +129,7 @@ async def test_new_versions_of_a_repository_are_found_and_old_ones_go(
         "version"
     ] == "10"  # better an old one than none
     shutil.rmtree(root)
-    assert (await server.reload())[0].startswith("All stays as it was: ")
+    assert (await server.reload())[0].startswith("Nothing has changed: ")
     assert (await server.predict(images[0])).status_code == 200
 
 

@@ -28,7 +28,7 @@ async def test_what_is_not_http_gets_the_body_of_all_errors(hasty: Process, sent
         "close",
     )
     assert found == {
-        "error": {"code": "malformed_http", "message": "What was sent is not a valid HTTP request."}
+        "error": {"code": "malformed_http", "message": "This is not a valid HTTP request."}
     }
     assert await reader.read() == b""
     await close(writer)

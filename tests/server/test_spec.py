@@ -61,7 +61,7 @@ async def test_a_reload_that_fails_for_any_reason_leaves_all_as_it_was(
         lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")),
     )
     (line,) = await server.reload()
-    assert line.startswith("All stays as it was: ") and "Permission denied" in line
+    assert line.startswith("Nothing has changed: ") and "Permission denied" in line
     assert (await server.predict(images[0])).status_code == 200
 
 

@@ -114,18 +114,18 @@ def test_it_can_print_every_refusal(server: Any, client: Any, images: list[bytes
     assert (
         refused(404, images[:1], model_version="9") == "Model trees has no version '9'. It has: 1."
     )
-    assert refused(404, images[:1], "pre").startswith("Model pre is pre-trained only")
+    assert refused(404, images[:1], "pre").startswith("Model pre is only pre-trained")
     assert refused(415, [b"no image"]).startswith("image 0: is not an image")
     assert refused(413, images[:1] * 21).startswith("More than 20 images.")
     assert refused(413, images[:1] * 21, binary=False).startswith(
-        "21 images, 20 may be in a request."
+        "21 images, but a request may have at most 20."
     )
     assert refused(400, []) == "There is no image in the body."
     assert refused(415, images[:1], request_compression_algorithm="gzip").startswith(
         "Content-Encoding 'gzip'"
     )
     server.models.admission.waiting = 20
-    assert refused(429, images[:1]) == "20 images are waiting, 20 may. Try again later."
+    assert refused(429, images[:1]) == "20 images wait, and at most 20 may. Try again later."
     server.models.admission.waiting = 0
     server.models.is_ready = False
     assert refused(503, images[:1]).startswith("The server is starting")

@@ -77,7 +77,7 @@ def test_a_segmentor_colours_the_pixels_and_its_legend_has_the_shares(
         open_weights(root / "places" / "model.safetensors"), device="cpu", precision="float32"
     )
     classes = pixel_classifier(pixels_of(root / "photo.png")).numpy()
-    article = show(page, "places", "gives every pixel one of 3 classes", root / "photo.png")
+    article = show(page, "places", "assigns pixels to 3 classes", root / "photo.png")
     rows = article.get_by_role("group", name="Classes and shares").get_by_role("checkbox")
     present = np.unique(classes)
     assert len(present) > 1
@@ -118,7 +118,7 @@ def test_a_detector_draws_boxes_and_lists_objects_from_a_score_on(page: Page, ro
     expect(page.get_by_role("status")).to_contain_text(f"photo.png: {many} objects (")
     assert painted(article).any()
 
-    least = page.get_by_label("Score from")
+    least = page.get_by_label("Minimum score")
     least.focus()
     page.keyboard.press("End")  # 100 %
     some = int((found.scores >= 1).sum())
@@ -131,7 +131,8 @@ def test_a_detector_draws_boxes_and_lists_objects_from_a_score_on(page: Page, ro
     for k in np.flatnonzero(counts):
         row = article.locator("label", has_text=finder.class_names[k])
         expect(row.locator(".prob")).to_have_text(str(counts[k]))
-    expect(page.get_by_role("status")).to_contain_text(f"From 0 % on: {len(found.scores)} objects.")
+    told = f"Score of at least 0 %: {len(found.scores)} objects."
+    expect(page.get_by_role("status")).to_contain_text(told)
 
 
 def test_objects_are_walked_through_by_keys_and_chosen_in_the_picture(

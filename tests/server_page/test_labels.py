@@ -43,7 +43,7 @@ def test_labels_above_their_thresholds_are_listed_and_none_is_said(
         expect(above.get_by_role("listitem")).to_have_count(2)
         for item, label in zip(above.get_by_role("listitem").all(), found["labels"], strict=True):
             expect(item).to_contain_text(label["name"])
-            expect(item).to_contain_text(f"{100 * label['score']:.1f} %, counts from 0.0 %")
+            expect(item).to_contain_text(f"{100 * label['score']:.1f} %, threshold 0.0 %")
         expect(page.get_by_role("status")).to_have_text(f"photo.png: {', '.join(names)}.")
         below = article.get_by_role("list", name="Labels below their thresholds")
         expect(below).not_to_be_visible()

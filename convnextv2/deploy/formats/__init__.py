@@ -53,7 +53,7 @@ def check_format(name: str, precision: str, *, to_write: bool = False) -> Artifa
             raise MissingPackageError(package, "export")
     if precision not in chosen.precisions:
         raise DeviceError(
-            f"precision = {precision}: format {name} has none of that kind. It has "
+            f"precision = {precision}: format {name} does not have it. It has "
             f"{', '.join(chosen.precisions)}."
         )
     return chosen

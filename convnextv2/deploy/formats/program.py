@@ -38,7 +38,7 @@ def export_program(
             first + i: stride * torch.export.Dim(name, min=1, max=512)
             for i, name in enumerate(("rows", "columns"))
         }
-    # The example has two images, because torch.export takes a size of one for a constant.
+    # The example has two images, because torch.export treats a size of one as a constant.
     example = example[:1].expand(2, *example.shape[1:]).contiguous()
     assert isinstance(graph, nn.Module)
     with torch.no_grad():

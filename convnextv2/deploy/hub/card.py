@@ -102,11 +102,11 @@ def write_card(facts: CardFacts) -> str:
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-_UNSTATED = "Whoever made it has not stated a use."
+_UNSTATED = "The author has not stated an intended use."
 _CLASSIFIES = (
-    "It answers with one of its classes for every image, also for images that show none of them. "
-    "What was measured holds for images like those it was validated on, and says nothing about "
-    "others. Try it on your own images before you rely on it."
+    "It assigns one of its classes to every image, even to images that show none of them. The "
+    "figures apply to images like those it was validated on, and say nothing about others. Try it "
+    "on your own images before you rely on it."
 )
 
 
@@ -154,7 +154,8 @@ def _summary(facts: CardFacts) -> str:
     named = ", ".join(_text(name) for name in facts.class_names[:_MAX_NAMED])
     more = len(facts.class_names) - _MAX_NAMED
     rest = f" and {more:,} more, which `config.json` lists" if more > 0 else ""
-    return f"A {size} that tells {len(facts.class_names):,} classes of images apart: {named}{rest}."
+    count = len(facts.class_names)
+    return f"A {size} that distinguishes {count:,} classes of images: {named}{rest}."
 
 
 def _uses(facts: CardFacts) -> list[str]:
@@ -217,7 +218,7 @@ def _preprocessing(how: Preprocessing) -> str:
     text = f"{shape} On the scale 0 to 1, mean {mean} and standard deviation {std} are applied."
     if how.value_range:
         low, high = how.value_range
-        text += f" In files of more than 8 bits, {low:g} becomes 0 and {high:g} becomes 1 before."
+        text += f" In files of more than 8 bits, {low:g} first becomes 0 and {high:g} becomes 1."
     return text
 
 
@@ -226,13 +227,13 @@ def _licence(facts: CardFacts) -> list[str]:
     if facts.licence and facts.licence != "other":
         parts.append(f"Licence: {_text(facts.licence)}.")
     elif not facts.licence:
-        parts.append("No licence is stated; ask whoever made it.")
+        parts.append("No licence is stated; ask the author.")
     parts += [_text(text) for text in (facts.notice, *facts.origins) if text]
     return [*parts, f"Made with convnextv2 {facts.made_with}."]
 
 
 def _text(text: str) -> str:
-    """Escape Markdown and HTML in text that anyone may have written."""
+    """Escape Markdown and HTML in untrusted text."""
     markup = "\\`*_[]<>|#"
     escaped = (f"\\{letter}" if letter in markup else letter for letter in plain(text))
     return "".join(escaped).replace("&", "&amp;")

@@ -89,8 +89,8 @@ def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
 
 def _agreement(found: dict[str, Agreement]) -> str:
     parts = [
-        f"`{name}` ({FILES[name]}) has the same best class on {one.same_top1:.0%} and "
-        f"probabilities off by at most {one.max_difference:.1g}"
+        f"`{name}` ({FILES[name]}) has the same most probable class on {one.same_top1:.0%} and "
+        f"probabilities that differ by at most {one.max_difference:.1g}"
         for name, one in found.items()
     ]
     images = next(iter(found.values())).images
@@ -140,8 +140,8 @@ def _data_name(run: Run | None) -> str:
 
 
 def _base_model(run: Run | None) -> str:
-    """Find the Hub repository from which training started, maybe by way of other runs."""
-    for _ in range(100):  # a limit, in case edited recipes form a circle
+    """Find the Hub repository from which training started, possibly through other runs."""
+    for _ in range(100):  # a limit, in case edited recipes form a cycle
         if run is None:
             return ""
         init = run.recipe.init

@@ -49,8 +49,8 @@ def licence_id(provenance: Mapping[str, Any], notice: str, asked: str) -> str:
     known = next((str(one["licence"]) for one in _origins(provenance) if one.get("licence")), "")
     if asked and known and known.lower() not in _PERMISSIVE and asked.lower() != known.lower():
         raise RecipeError(
-            f"license = {asked}: the weights that it was made from are under {known}, which holds "
-            "for it too. Leave license out."
+            f"license = {asked}: the weights that it was made from are under {known}, which "
+            "applies to it too. Leave license out."
         )
     if asked or known:
         return asked or known

@@ -43,15 +43,15 @@ class Uploader:
             raise MissingPackageError("huggingface_hub", "hub") from None
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise ServerError(
-                "HF_HUB_OFFLINE is set, so nothing is uploaded. Unset it, or write the folder only "
+                "HF_HUB_OFFLINE is set, so nothing is uploaded. Unset it, or only write the folder "
                 "with --dry_run."
             )
         token = os.environ.get("HF_TOKEN") or huggingface_hub.get_token()
         if not token:
             raise ServerError(
                 "there is no token for the Hugging Face Hub. Make one that may write, and give it "
-                "with: hf auth login, or the environment variable HF_TOKEN. Or write the folder "
-                "only with --dry_run."
+                "with: hf auth login, or the environment variable HF_TOKEN. Or only write "
+                "the folder with --dry_run."
             )
         self._api: Any = huggingface_hub.HfApi(endpoint=endpoint(), token=token)
 
@@ -106,6 +106,6 @@ def _why(name: str, error: Exception) -> str:
             "another OWNER."
         )
     return (
-        f"{name}: cannot be uploaded ({why}). Start the same command again: it goes on where it "
+        f"{name}: cannot be uploaded ({why}). Start the same command again: it continues where it "
         "stopped."
     )

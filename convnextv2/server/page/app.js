@@ -78,7 +78,7 @@ async function showModel() {
     "pre-trained": "pre-trained, reconstructs at",
     multi_label: `any number of ${names.length} labels,`,
     classifier: `classifier, ${names.length} classes,`,
-    segmentation: `gives every pixel one of ${names.length} classes,`,
+    segmentation: `assigns pixels to ${names.length} classes,`,
     detection: `finds objects of ${classCount(names.length)},`,
   };
   $("task").textContent = `${what[info.kind]} ${size}`;
@@ -156,11 +156,11 @@ async function showModel() {
       ]);
   if (speed)
     proofs.push([
-      "Pace",
+      "Speed",
       `${speed.artifact_images_per_second.toFixed(1)} images/s, ` +
         `${speed.ratio.toFixed(2)} times PyTorch, on ${speed.processor}`,
     ]);
-  if (made) proofs.push(["Made", `${made.slice(0, 16).replace("T", " ")} UTC`]);
+  if (made) proofs.push(["Created", `${made.slice(0, 16).replace("T", " ")} UTC`]);
   fill($("certificate"), proofs);
   $("uncertified").hidden = proofs.length > 0;
   $("card").hidden = $("images").hidden = false;
@@ -187,7 +187,7 @@ async function take(given) {
   if (!info)
     return say(
       "No model is loaded, so images cannot be classified. " +
-        "Choose a model above, or load the page again.",
+        "Choose a model above, or reload the page.",
       true,
     );
   const all = [...given];
@@ -196,7 +196,7 @@ async function take(given) {
   const others = all
     .filter((file) => !images.includes(file))
     .map((file) => `${file.name}: is not an image.`);
-  if (!images.length) return say(others.join("\n") || "There is no file in this.", true);
+  if (!images.length) return say(others.join("\n") || "There are no files in this.", true);
   files = images;
   await (info.kind === "pre-trained" ? reconstruct() : predict(others));
 }
@@ -216,7 +216,7 @@ async function predict(failures = []) {
   let last = "";
   let done = 0;
   for (const file of images) {
-    say(`Looking at ${file.name} …`);
+    say(`Processing ${file.name} …`);
     try {
       const answer = await call(`${address()}/${asked}`, file);
       const made = await resultOf(file, answer.images[0]);
@@ -232,7 +232,7 @@ async function predict(failures = []) {
   }
   while ($("list").children.length > MAX_SHOWN) $("list").lastElementChild.remove();
   followers = followers.filter(({ article }) => article.isConnected);
-  if (done !== 1) last = `${done} images ${isDense() ? "answered" : "classified"}${of}.`;
+  if (done !== 1) last = `${done} images ${isDense() ? "processed" : "classified"}${of}.`;
   say([...failures, ...(done ? [last] : [])].join("\n"), failures.length > 0);
 }
 
@@ -312,7 +312,7 @@ function barOf(name, prob, threshold) {
   const shown = element("span", { className: "prob", textContent: percent(prob) });
   if (threshold !== undefined)
     shown.append(
-      element("span", { className: "spoken", textContent: `, counts from ${percent(threshold)}` }),
+      element("span", { className: "spoken", textContent: `, threshold ${percent(threshold)}` }),
     );
   return element("li", {}, element("span", { className: "name", textContent: name }), bar, shown);
 }
@@ -474,7 +474,7 @@ for (const id of ["ratio", "least", "opacity"])
   };
 $("least").onchange = () => {
   const shown = followers.reduce((sum, { countShown }) => sum + countShown(), 0);
-  say(`From ${$("least").value} % on: ${shown === 1 ? "1 object" : `${shown} objects`}.`);
+  say(`Score of at least ${$("least").value} %: ${shown === 1 ? "1 object" : `${shown} objects`}.`);
 };
 $("ratio").onchange = reconstruct;
 document.addEventListener("paste", (event) => {
@@ -507,8 +507,8 @@ $("camera").onclick = async () => {
   } catch {
     closeCamera();
     say(
-      "The camera cannot be used here: there is none, it was refused, or the page did not come " +
-        "by HTTPS or from this machine.",
+      "The camera cannot be used here: there is none, access was denied, or the page was not " +
+        "loaded over HTTPS or from this machine.",
       true,
     );
   }

@@ -318,6 +318,6 @@ export function denseSummary({ objects, classes }, kind, least) {
   for (const { class: name } of found) counts.set(name, (counts.get(name) ?? 0) + 1);
   const parts = [...counts].sort((one, other) => other[1] - one[1]);
   const total = found.length === 1 ? "1 object" : `${found.length} objects`;
-  if (!found.length) return `no object from ${Math.round(100 * least)} % on`;
+  if (!found.length) return `no object with a score of at least ${Math.round(100 * least)} %`;
   return `${total} (${parts.map(([name, count]) => `${count} ${name}`).join(", ")})`;
 }

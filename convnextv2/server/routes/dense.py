@@ -32,7 +32,7 @@ _DETECT: dict[str, Any] = _SEGMENT | {"response_model": schemas.DetectResponse}
 async def segment(
     models: ModelsOf, request: Request, name: str, wanted: Annotated[WantedMaps, Query()]
 ) -> Response:
-    """Give a class to every pixel of the images in the body, with the newest version of a model.
+    """Classify every pixel of the images in the body with the newest version of a model.
 
     The body is one image file as it is, several files as multipart, or JSON with files in base64.
     """
@@ -47,7 +47,7 @@ async def segment_by_version(
     version: str,
     wanted: Annotated[WantedMaps, Query()],
 ) -> Response:
-    """Give a class to every pixel of the images in the body, with a certain version of a model."""
+    """Classify every pixel of the images in the body with one version of a model."""
     return await _answer(models, request, name, version, wanted, lambda served: served.segmentor)
 
 
@@ -55,7 +55,7 @@ async def segment_by_version(
 async def detect(
     models: ModelsOf, request: Request, name: str, wanted: Annotated[WantedObjects, Query()]
 ) -> Response:
-    """Find the objects in the images in the body, with the newest version of a model.
+    """Find the objects in the images in the body with the newest version of a model.
 
     The body is one image file as it is, several files as multipart, or JSON with files in base64.
     """
@@ -70,7 +70,7 @@ async def detect_by_version(
     version: str,
     wanted: Annotated[WantedObjects, Query()],
 ) -> Response:
-    """Find the objects in the images in the body, with a certain version of a model."""
+    """Find the objects in the images in the body with one version of a model."""
     return await _answer(models, request, name, version, wanted, lambda served: served.detector)
 
 

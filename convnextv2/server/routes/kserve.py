@@ -111,7 +111,7 @@ async def infer(models: ModelsOf, request: Request, name: str) -> Response:
 
 @router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
 async def infer_by_version(models: ModelsOf, request: Request, name: str, version: str) -> Response:
-    """Classify images with a certain version of a model."""
+    """Classify images with one version of a model."""
     return await _infer(models, request, name, version)
 
 

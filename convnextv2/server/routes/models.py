@@ -84,7 +84,7 @@ async def predict(
 async def predict_by_version(
     models: ModelsOf, request: Request, name: str, version: str, wanted: Annotated[Wanted, Query()]
 ) -> Response:
-    """Classify the images in the body with a certain version of a model."""
+    """Classify the images in the body with one version of a model."""
     return await _predict(models, request, name, version, wanted)
 
 

@@ -164,7 +164,7 @@ def test_a_licence_that_forbids_cannot_be_replaced(tmp_path: Path, weights: Path
         tmp_path / "d",
         provenance={"init": {**ORIGIN, "licence": "dinov3-license"}, "notice": "Pass it on."},
     )
-    with pytest.raises(RecipeError, match="are under dinov3-license, which holds for it too"):
+    with pytest.raises(RecipeError, match="are under dinov3-license, which applies to it too"):
         written(dino, tmp_path / "hub", license="mit")
     head = head_of((written(dino, tmp_path / "dino") / "README.md").read_text())
     assert (head["license"], head["license_name"]) == ("other", "dinov3-license")

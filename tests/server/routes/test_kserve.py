@@ -347,7 +347,7 @@ async def test_a_model_is_loaded_again_where_a_key_is_asked_for_and_the_answer_s
         "in place of 1"
     )
     (tmp_path / "trees" / "model.safetensors").write_bytes(b"half a file")
-    assert "trees@2: stays as it was: " in check_refused(await load(), 400, "not_loaded")
+    assert "trees@2: is unchanged: " in check_refused(await load(), 400, "not_loaded")
     assert server.models.find("trees").version == "2"
     assert (await load("other")).json() == {"name": "other", "changes": []}
     check_refused(await load("shoes"), 404, "no_such_model")

@@ -268,7 +268,7 @@ def test_a_changed_fit_is_refused(covered: Callable[[str, str], Path], tmp_path:
     path = shutil.copytree(covered("torch", "pixels"), tmp_path / "a")
     fit = path / "unknown.safetensors"
     fit.write_bytes(fit.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtifactError, match="unknown.safetensors differs from what artifact.json"):
+    with pytest.raises(ArtifactError, match="unknown.safetensors does not match its SHA-256"):
         Predictor(path)
     fit.unlink()
     with pytest.raises(ArtifactError, match=rf"{path}: unknown.safetensors cannot be read"):
@@ -280,7 +280,7 @@ def test_a_changed_fit_is_refused(covered: Callable[[str, str], Path], tmp_path:
 def test_what_export_cannot_do_is_said_before_images_are_read(
     own: Path, many: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DeviceError, match="format torch has none of that kind"):
+    with pytest.raises(DeviceError, match="format torch does not have it"):
         export(own, format="torch", precision="int8", data_dir=tmp_path / "nowhere", coverage=0.9)
     with pytest.raises(DataError, match="needs at least 9 labelled images, and there are 5"):
         export(
