@@ -806,7 +806,8 @@ def train(
             optionally the colour of each class. If empty, a file in data_dir with a usual name is
             used, such as classes.csv.
         ignore_values: Values in label maps that stand for no class. Their pixels count neither in
-            the loss nor in the evaluation. If empty, 255, unless that is a class.
+            the loss nor in the evaluation. A colour is the value 65536 * red + 256 * green + blue.
+            If empty, 255, unless that is a class.
         reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
             ADE20K.
         scale_jitter: Random factor by which training images are resized: minimum and maximum. At 1,
@@ -1014,7 +1015,8 @@ def validate(
             optionally the colour of each class. If empty, a file in data_dir with a usual name is
             used, such as classes.csv.
         ignore_values: Values in label maps that stand for no class. Their pixels count neither in
-            the loss nor in the evaluation. If empty, 255, unless that is a class.
+            the loss nor in the evaluation. A colour is the value 65536 * red + 256 * green + blue.
+            If empty, 255, unless that is a class.
         reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
             ADE20K.
         slide: Evaluate a segmentor on overlapping windows of `image_size`, with a stride of two
@@ -1422,7 +1424,8 @@ def audit(
             optionally the colour of each class. If empty, a file in data_dir with a usual name is
             used, such as classes.csv.
         ignore_values: Values in label maps that stand for no class. Their pixels count neither in
-            the loss nor in the evaluation. If empty, 255, unless that is a class.
+            the loss nor in the evaluation. A colour is the value 65536 * red + 256 * green + blue.
+            If empty, 255, unless that is a class.
         reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
             ADE20K.
         annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the
@@ -2456,7 +2459,8 @@ def plan(
             optionally the colour of each class. If empty, a file in data_dir with a usual name is
             used, such as classes.csv.
         ignore_values: Values in label maps that stand for no class. Their pixels count neither in
-            the loss nor in the evaluation. If empty, 255, unless that is a class.
+            the loss nor in the evaluation. A colour is the value 65536 * red + 256 * green + blue.
+            If empty, 255, unless that is a class.
         reduce_zero_label: Ignore the value 0 in label maps, so that classes start at 1, as in
             ADE20K.
         scale_jitter: Random factor by which training images are resized: minimum and maximum. At 1,
