@@ -48,11 +48,27 @@ def write_tensors(
                 temporary,
                 metadata={"format": "pt", **(metadata or {})},
             )
+            _sort_metadata(temporary)
         except SafetensorError as error:  # the library wraps the error of the operating system
             number = re.search(r"(?:os error|code:) (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file by name, in place.
+
+    The library writes them in random order, so equal weights would have files of unequal hashes.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:  # never longer, unless the library escapes text in another way
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -86,6 +86,20 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(
     assert str(error.value).isprintable() and not (tmp_path / "best").exists()
 
 
+def test_equal_weights_have_equal_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2, dtype=torch.int64)}
+    metadata = {name: f'{name} "Größe"\n\t\x7f' for name in "zyxwvutsr"}
+    files = set()
+    for i in range(10):
+        path = tmp_path / f"{i}.safetensors"
+        write_tensors(path, tensors, dict(reversed(metadata.items())) if i % 2 else metadata)
+        files.add(path.read_bytes())
+    assert len(files) == 1
+    found, told = read_tensors(path)
+    assert told == {"format": "pt"} | metadata
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
 def test_a_file_that_was_written_with_such_a_name_is_readable(tmp_path: Path) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
     names = [os.fsdecode(b"caf\xe9"), "\U0001f600", "\\udce9"]
