@@ -156,10 +156,10 @@ class LeftOut:
                 raise why
         for name, reason in self._named(failures):
             if self.bad_images == "fail":
-                raise DataError(
-                    f"{name}: {reason} Repair or replace the file, or set bad_images = skip. (If "
-                    "it is removed, a run can be resumed with --resume_allow images.)"
-                )
+                line = f"{name}: {reason} Repair or replace the file, or set bad_images = skip."
+                if self.use == "training":
+                    line += " (If it is removed, a run can be resumed with --resume_allow images.)"
+                raise DataError(line)
             self.reasons[name] = reason
             if self.quarantine is not None:
                 self.quarantine.add(name, reason, self.use)

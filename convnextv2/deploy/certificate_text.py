@@ -60,13 +60,18 @@ def dense_summary(found: Mapping[str, Any]) -> str:
             f"pixels       {pixels['images']:4} images: {pixels['equal']:.4%} get the same class."
         )
     if objects := found.get("objects"):
-        lines.append(
+        line = (
             f"objects      {objects['images']:4} images: {objects['found_by_both']} of "
-            f"{objects['objects']} are found by both; boxes move by at most "
-            f"{objects['largest_shift_px']:.2g} px, scores by "
-            f"{objects['largest_score_difference']:.2g}; masks overlap by at least "
-            f"{objects['least_mask_iou']:.2%}."
+            f"{objects['objects']} are found by both"
         )
+        if objects["found_by_both"]:
+            line += (
+                f"; boxes move by at most {objects['largest_shift_px']:.2g} px, scores by "
+                f"{objects['largest_score_difference']:.2g}"
+            )
+            if objects["least_mask_iou"] is not None:
+                line += f"; masks overlap by at least {objects['least_mask_iou']:.2%}"
+        lines.append(f"{line}.")
     if miou := found.get("miou"):
         lines.append(
             f"mIoU         PyTorch {miou['pytorch_miou']:.2%}, "

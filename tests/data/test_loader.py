@@ -175,7 +175,7 @@ def test_evaluation_skips_and_counts_or_fails():
         source, EvalTransform(Preprocessing((24, 24))), batch_size=1, bad_images="skip"
     )
     assert len(list(loader)) == 21 and set(loader.skipped) == {"0.jpg", "7.jpg"}
-    with pytest.raises(DataError, match="0.jpg"):
+    with pytest.raises(DataError, match=r"0\.jpg: .*bad_images = skip\.$"):
         list(EvaluationLoader(source, EvalTransform(Preprocessing((24, 24))), batch_size=4))
 
 

@@ -19,6 +19,7 @@ from shapes import write_coco
 from convnextv2 import export, predict, validate
 from convnextv2.cli import main
 from convnextv2.deploy.artifact import open_artifact
+from convnextv2.deploy.certificate_text import dense_summary
 from convnextv2.errors import ArtifactError, CheckpointError, ConvNeXtV2Error
 from convnextv2.inference.dense import open_finder, open_pixel_classifier
 from convnextv2.inference.detector_artifact import finder_of_artifact
@@ -252,6 +253,25 @@ def test_a_detector_of_boxes_has_no_part_for_masks_and_may_find_nothing(tmp_path
     finder = finder_of_artifact(artifact)
     found = finder(*finder.transform(torch.zeros(3, 50, 60, dtype=torch.uint8)))
     assert len(found.scores) == 0 and found.masks is None
+    told = dense_summary(artifact.certificate)
+    assert re.search(r"^objects +2 images: 0 of 0 are found by both\.$", told, re.MULTILINE)
+
+
+def test_only_what_was_compared_is_in_the_words_of_a_certificate() -> None:
+    speed = {"pytorch_images_per_second": 1.0, "artifact_images_per_second": 2.0, "ratio": 2.0}
+    objects = {
+        "images": 3,
+        "objects": 9,
+        "found_by_both": 8,
+        "largest_shift_px": 0.0125,
+        "largest_score_difference": 0.0031,
+        "least_mask_iou": None,
+    }
+    certificate = {"objects": objects, "speed": speed | {"batch": 1, "threads": 2}}
+    told = "8 of 9 are found by both; boxes move by at most 0.013 px, scores by 0.0031"
+    assert f"{told}.\n" in dense_summary(certificate)
+    certificate["objects"] = objects | {"least_mask_iou": 0.991}
+    assert f"{told}; masks overlap by at least 99.10%.\n" in dense_summary(certificate)
 
 
 def test_each_file_of_a_detector_is_checked(

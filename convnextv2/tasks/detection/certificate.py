@@ -83,7 +83,7 @@ def certify_detector(
 def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Compare the objects that both models have found."""
     shift = score = 0.0
-    mask = 1.0
+    mask: float | None = None
     matched = total = 0
     for reference, exported in pairs:
         total += max(len(reference.scores), len(exported.scores))
@@ -92,7 +92,8 @@ def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:
             shift = max(shift, float(np.abs(reference.boxes[i] - exported.boxes[j]).max()))
             score = max(score, float(abs(reference.scores[i] - exported.scores[j])))
             if reference.masks is not None and exported.masks is not None:
-                mask = min(mask, _overlap(reference.masks[i], exported.masks[j]))
+                overlap = _overlap(reference.masks[i], exported.masks[j])
+                mask = overlap if mask is None else min(mask, overlap)
     return {
         "images": len(pairs),
         "objects": total,
