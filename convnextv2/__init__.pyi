@@ -2756,7 +2756,7 @@ def demo(
         The path of the report.
 
     Raises:
-        RunError: `out` holds anything but an earlier demo.
+        RunError: `out` holds something other than an earlier demo.
     """
 
 def push(

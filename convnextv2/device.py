@@ -21,7 +21,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         local_rank: Which accelerator of the host, if the name has no number.
 
     Raises:
-        DeviceError: The device is not there. Nothing falls back to the CPU silently.
+        DeviceError: The device does not exist. Nothing falls back to the CPU silently.
     """
     name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
     if find_spec("torch_npu"):

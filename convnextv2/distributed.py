@@ -165,7 +165,7 @@ def start(
         The place, and lines to announce.
 
     Raises:
-        DeviceError: The device is not there, or the ranks cannot find each other.
+        DeviceError: The device does not exist, or the ranks cannot find each other.
     """
     global _roll_call
     launch = find_launch(os.environ)

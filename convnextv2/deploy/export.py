@@ -353,7 +353,7 @@ def publish(made: Path, folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not overwrite:
         raise RunError(
-            f"{folder}: another process wrote it meanwhile. Choose another folder for out."
+            f"{folder}: another process wrote it in the meantime. Choose another folder for out."
         )
     old = made.with_name("old")
     try:

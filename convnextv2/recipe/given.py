@@ -16,7 +16,7 @@ COMMAND = "this command"
 
 _MAX_LINE = 2000
 """Maximum length of a line about a mistake, in characters, because values may be long."""
-_MOST_NAMES = 3
+_MAX_PROPOSALS = 3
 """The maximum number of names that are proposed in place of an unknown one."""
 
 
@@ -57,7 +57,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     near = get_close_matches(word, names, n=1, cutoff=0.8)
     if not near:
         near = [name for name in names if word in name.split("_")]
-    if not 0 < len(near) <= _MOST_NAMES:
+    if not 0 < len(near) <= _MAX_PROPOSALS:
         near = get_close_matches(word, names, n=1)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

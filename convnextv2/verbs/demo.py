@@ -32,7 +32,7 @@ def demo(options: DemoOptions) -> Path:
         The path of the report.
 
     Raises:
-        RunError: `out` holds anything but an earlier demo.
+        RunError: `out` holds something other than an earlier demo.
     """
     started = time.perf_counter()
     folder = Path(options.out)

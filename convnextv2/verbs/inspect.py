@@ -37,7 +37,7 @@ def inspect(options: InspectOptions) -> Weights:
 
 def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     """Describe weights in rows of a name and a value."""
-    licence = opened.origin.notice or "unknown; ask whoever made them"
+    licence = opened.origin.notice or "unknown; ask the author of the weights"
     return [
         *_network_rows(path, opened),
         *_image_rows(opened.description),

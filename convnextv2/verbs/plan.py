@@ -179,7 +179,7 @@ def _whole_run(training: _Training, pace_of_one: Pace) -> dict[str, Any]:
     print(
         f"The whole recipe: {'about ' if recipe.time else ''}{counted(epochs, 'epoch(s)')}, "
         f"{counted(steps, 'step(s)')}, {_duration(hours)} of training"
-        f"{' and evaluation, as time says' if recipe.time else ''}."
+        f"{' and evaluation, as set by time' if recipe.time else ''}."
     )
     if training.verb == "train" and recipe.val_while_train:
         print(

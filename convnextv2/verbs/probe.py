@@ -71,7 +71,7 @@ def probe(options: ProbeOptions) -> Probed:
     )
     say(f"nearest neighbours  {found.knn:7.2%}  (k {min(options.k, len(labels))})")
     say(f"linear probe        {found.linear:7.2%}  (l2 {found.l2:g})")
-    say(f"commonest class     {found.commonest:7.2%}")
+    say(f"most frequent class {found.commonest:7.2%}")
     answer({"weights": str(embedder.about["path"]), **found._asdict()})
     return found
 

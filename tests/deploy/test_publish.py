@@ -19,7 +19,7 @@ def test_what_another_process_wrote_meanwhile_is_not_replaced(tmp_path: Path) ->
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "artifact.json").write_text("theirs")
-    with pytest.raises(RunError, match="another process wrote it meanwhile"):
+    with pytest.raises(RunError, match="another process wrote it in the meantime"):
         publish(made(tmp_path, "ours"), folder, overwrite=False)
     assert (folder / "artifact.json").read_text() == "theirs"
 
