@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2.data.dense.image_sets import listed_names
-from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
+from convnextv2.data.dense.map_names import ANY_MAP, maps_by_stem, match_names, stem_of
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk, visible_folders
 from convnextv2.data.path_list import PathList, PathListBuilder
@@ -28,14 +28,7 @@ MAP_FOLDERS = (
 )
 """The usual names of folders of label maps."""
 _SPLIT_ENDS = ("annot", "_annot", "_annotations", "_labels", "_label", "_masks", "_mask", "_gt")
-_MAP_ENDS = (
-    *("_mask", "-mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_labelids"),
-    *("_gt", "_gtfine_labelids", "_l", "_annotation", "_matte"),
-    *("_labeltrainids", "_gtfine_labeltrainids"),
-)
-_ANY_MAP = MAP_SUFFIXES | LOSSY_SUFFIXES
 _KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
-_IMAGE_ENDS = ("", "_leftimg8bit", "_image", "_img", "_sat")
 
 EXPECTED = (
     "images/train, images/val, annotations/train and annotations/val; or train/images, "
@@ -98,7 +91,7 @@ def find_folders(
     asked: dict[Kind, str | None] = {"train": train_split, "validation": val_split}
     inside = _lower(root)
     images = _one(root, inside, IMAGE_FOLDERS, SUFFIXES)
-    maps = _one(root, inside, MAP_FOLDERS, _ANY_MAP)
+    maps = _one(root, inside, MAP_FOLDERS, ANY_MAP)
     if images and maps:
         found = _splits_listed(root, images, maps, asked) or _splits_inside(images, maps, asked)
     else:
@@ -118,7 +111,7 @@ def pair(folders: Folders) -> Pairs:
         DataError: There are no images, or no map belongs to any of them.
     """
     images, notes = _listed(folders.images, SUFFIXES)
-    maps, map_notes = _listed(folders.maps, _ANY_MAP)
+    maps, map_notes = _listed(folders.maps, ANY_MAP)
     if not len(images):
         raise DataError(f"{folders.images}: holds no image.")
     if folders.names:
@@ -126,10 +119,10 @@ def pair(folders: Folders) -> Pairs:
         notes += (note,)
     if not len(maps):
         raise DataError(f"{folders.maps}: holds no label map. Expected PNG files.")
-    exact, doubles = _by_stem(maps, folders.maps)
-    names = [_stem(path, folders.images) for path in images]
+    exact, doubles = maps_by_stem(maps, folders.maps)
+    names = [stem_of(path, folders.images) for path in images]
     stems = [name.casefold() for name in names]
-    match, how = _match(stems, {name.casefold(): path for name, path in exact.items()})
+    match, how = match_names(stems, {name.casefold(): path for name, path in exact.items()})
     if not match:
         raise DataError(
             f"{folders.maps}: no label map has the name of an image ({Path(maps[0]).name}, and "
@@ -199,7 +192,7 @@ def _splits_outside(root: Path, asked: dict[Kind, str | None]) -> dict[Kind, Fol
             continue
         parts = _lower(split)
         images = _one(split, parts, IMAGE_FOLDERS, SUFFIXES)
-        maps = _one(split, parts, MAP_FOLDERS, _ANY_MAP)
+        maps = _one(split, parts, MAP_FOLDERS, ANY_MAP)
         beside = [
             inside[f"{split.name}{end}".casefold()]
             for end in _SPLIT_ENDS
@@ -261,7 +254,7 @@ def _of_list(images: PathList, folder: Path, names: Path) -> tuple[PathList, str
     Raises:
         DataError: The list cannot be read, or none of its images is there.
     """
-    places = {_stem(path, folder): i for i, path in enumerate(images)}
+    places = {stem_of(path, folder): i for i, path in enumerate(images)}
     listed = listed_names(names, places.__contains__)
     lost = [name for name in listed if name not in places]
     if len(lost) == len(listed):
@@ -271,49 +264,3 @@ def _of_list(images: PathList, folder: Path, names: Path) -> tuple[PathList, str
     if lost:
         line += f", of which {len(lost):,} not there (such as {plain(lost[0])[:200]})"
     return images.take(sorted(places[name] for name in listed if name in places)), f"{line}."
-
-
-def _stem(path: str, folder: Path) -> str:
-    return os.path.splitext(os.path.relpath(path, folder))[0]
-
-
-def _by_stem(maps: Iterable[str], folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Find the map of each name.
-
-    Returns:
-        The maps by name, and each further map of a name with the map that is used in its place. Of
-        two such maps, the one in a lossless format is used.
-    """
-    found: dict[str, str] = {}
-    others: dict[str, list[str]] = {}
-    for path in maps:
-        stem = _stem(path, folder)
-        is_lossy = Path(path).suffix.lower() in LOSSY_SUFFIXES
-        if stem not in found:
-            found[stem] = path
-        elif is_lossy:
-            others.setdefault(stem, []).append(path)
-        else:
-            others.setdefault(stem, []).append(found[stem])
-            found[stem] = path
-    doubles = [(path, found[stem]) for stem, paths in others.items() for path in paths]
-    return found, doubles
-
-
-def _match(stems: Sequence[str], by_stem: dict[str, str]) -> tuple[dict[str, str], str]:
-    """Match images to maps by name, or else with the pair of endings that matches most images."""
-    best: dict[str, str] = {stem: by_stem[stem] for stem in stems if stem in by_stem}
-    how = ""
-    if best:
-        return best, how
-    for image_end in _IMAGE_ENDS:
-        for map_end in _MAP_ENDS:
-            match = {
-                stem: by_stem[name]
-                for stem in stems
-                if stem.endswith(image_end)
-                and (name := f"{stem.removesuffix(image_end)}{map_end}") in by_stem
-            }
-            if len(match) > len(best):
-                best, how = match, f"Label maps are those whose names end in {map_end}."
-    return best, how
