@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2.data.dense.image_sets import listed_names
-from convnextv2.data.dense.map_names import ANY_MAP, maps_by_stem, match_names, stem_of
+from convnextv2.data.dense.map_names import ANY_MAP, maps_by_stem, match_maps, stem_of
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk, visible_folders
 from convnextv2.data.path_list import PathList, PathListBuilder
@@ -105,7 +105,8 @@ def find_folders(
 def pair(folders: Folders) -> Pairs:
     """Pair images with the label maps whose paths are the same, without the ending.
 
-    The names of all maps may end in an additional `_mask`, `_seg` or the like.
+    The names of all maps may end in an additional `_mask`, `_seg` or the like, or be those of the
+    whole files of the images with an additional ending, such as a.jpg.png.
 
     Raises:
         DataError: There are no images, or no map belongs to any of them.
@@ -120,16 +121,14 @@ def pair(folders: Folders) -> Pairs:
     if not len(maps):
         raise DataError(f"{folders.maps}: holds no label map. Expected PNG files.")
     exact, doubles = maps_by_stem(maps, folders.maps)
-    names = [stem_of(path, folders.images) for path in images]
-    stems = [name.casefold() for name in names]
-    match, how = match_names(stems, {name.casefold(): path for name, path in exact.items()})
-    if not match:
+    match, how = match_maps(images, folders.images, exact)
+    if not any(match):
         raise DataError(
             f"{folders.maps}: no label map has the name of an image ({Path(maps[0]).name}, and "
             f"{Path(images[0]).name}). Expected the same names, with any ending."
         )
-    chosen = [i for i, stem in enumerate(stems) if stem in match]
-    used = [exact.get(names[i], match[stems[i]]) for i in chosen]
+    chosen = [i for i, path in enumerate(match) if path]
+    used = [path for path in match if path]
     taken = set(used)
     unread = [(path, other) for path, other in doubles if other in taken]
     spare, shared = len(maps) - len(taken) - len(unread), len(used) - len(taken)
@@ -145,7 +144,7 @@ def pair(folders: Folders) -> Pairs:
     if shared:
         what = counted(shared, "image(s) with the label map of another image")
         notes += (f"{folders.images}: {what}, because their names differ only in ending or case.",)
-    missing = tuple(images[i] for i, stem in enumerate(stems) if stem not in match)
+    missing = tuple(images[i] for i, path in enumerate(match) if not path)
     return Pairs(images.take(chosen), PathList.of(used), missing, spare, notes)
 
 

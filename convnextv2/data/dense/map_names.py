@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
@@ -17,6 +18,7 @@ _MAP_ENDS = (
     *("_labeltrainids", "_gtfine_labeltrainids"),
 )
 _IMAGE_ENDS = ("", "_leftimg8bit", "_image", "_img", "_sat")
+_WHOLE = "Label maps are those called like the whole file of an image, such as a.jpg.png."
 
 
 def stem_of(path: str, folder: Path) -> str:
@@ -47,20 +49,47 @@ def maps_by_stem(maps: Iterable[str], folder: Path) -> tuple[dict[str, str], lis
     return found, doubles
 
 
-def match_names(stems: Sequence[str], by_stem: dict[str, str]) -> tuple[dict[str, str], str]:
-    """Match images to maps by name, or else with the pair of endings that matches most images."""
-    best: dict[str, str] = {stem: by_stem[stem] for stem in stems if stem in by_stem}
+def match_maps(
+    images: Sequence[str], folder: Path, maps: dict[str, str]
+) -> tuple[list[str | None], str]:
+    """Match images with label maps whose names are theirs, without or with the ending of the file.
+
+    Letter case makes no difference, unless several maps fit. Of the two ways, the one that matches
+    more images is used.
+
+    Args:
+        images: The images.
+        folder: Their folder.
+        maps: The label maps by name; see `maps_by_stem`.
+
+    Returns:
+        The label map of each image, or None, and a line about how the names differ; "" if they do
+        not.
+    """
+    in_lower_case = {name.casefold(): path for name, path in maps.items()}
+    found, how = _match_names([stem_of(path, folder) for path in images], maps, in_lower_case)
+    if None in found:
+        names = [os.path.relpath(path, folder) for path in images]
+        others, ends = _match_names(names, maps, in_lower_case)
+        if others.count(None) < found.count(None):
+            return others, ends or _WHOLE
+    return found, how
+
+
+def _match_names(
+    names: Sequence[str], maps: dict[str, str], in_lower_case: dict[str, str]
+) -> tuple[list[str | None], str]:
+    """Match names with maps, or else with the pair of endings that matches most of them."""
+    stems = [name.casefold() for name in names]
+    best = {stem: in_lower_case[stem] for stem in stems if stem in in_lower_case}
     how = ""
-    if best:
-        return best, how
-    for image_end in _IMAGE_ENDS:
-        for map_end in _MAP_ENDS:
-            match = {
-                stem: by_stem[name]
-                for stem in stems
-                if stem.endswith(image_end)
-                and (name := f"{stem.removesuffix(image_end)}{map_end}") in by_stem
-            }
-            if len(match) > len(best):
-                best, how = match, f"Label maps are those whose names end in {map_end}."
-    return best, how
+    for image_end, map_end in () if best else product(_IMAGE_ENDS, _MAP_ENDS):
+        match = {
+            stem: in_lower_case[name]
+            for stem in stems
+            if stem.endswith(image_end)
+            and (name := f"{stem.removesuffix(image_end)}{map_end}") in in_lower_case
+        }
+        if len(match) > len(best):
+            best, how = match, f"Label maps are those whose names end in {map_end}."
+    return [maps.get(name, best.get(stem)) for name, stem in zip(names, stems, strict=True)], how

@@ -103,6 +103,27 @@ def test_usual_ends_of_names_are_known_and_told(tmp_path: Path, image: str, mask
     assert any("names end in" in note for note in made.notes)
 
 
+def test_maps_may_be_called_like_the_whole_file_of_their_image(tmp_path: Path) -> None:
+    images = ("images/a.jpg", "images/a.PNG", "images/deep/b.jpeg", "images/c.jpg")
+    maps = ("masks/a.jpg.png", "masks/a.PNG.png", "masks/deep/B.jpeg.png", "masks/d.jpg.png")
+    touch(tmp_path, *images, *maps)
+    made = pair(find_folders(tmp_path)["train"])
+    assert [path.removeprefix(f"{tmp_path}/") for path in made.images] == sorted(images[:3])
+    assert [path.removeprefix(f"{tmp_path}/") for path in made.maps] == sorted(maps[:3])
+    assert [Path(path).name for path in made.missing] == ["c.jpg"] and made.spare == 1
+    assert made.notes == (
+        "Label maps are those called like the whole file of an image, such as a.jpg.png.",
+        f"{tmp_path / 'masks'}: 1 label map without an image.",
+    )
+
+
+def test_of_two_ways_to_read_names_the_one_that_matches_more_images_counts(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{name}.jpg" for name in "abc"), "masks/a.jpg.png")
+    touch(tmp_path, "masks/b.png", "masks/c.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in made.maps] == ["b.png", "c.png"]
+
+
 def test_names_that_never_match_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg", "masks/1.png")
     with pytest.raises(
