@@ -109,7 +109,7 @@ def with_maps(root: Path, recipe: Recipe) -> Images:
         paths += [*pairs.images, *pairs.missing]
         maps += [*pairs.maps, *[""] * len(pairs.missing)]
         of += [split] * (len(pairs.images) + len(pairs.missing))
-    notes = [line for pairs in splits.values() for line in pairs.notes]
+    notes = dict.fromkeys(line for pairs in splits.values() for line in pairs.notes)
     found, defects, recipe = _maps_of(recipe, splits)
     targets = amounts = None
     names: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from json_answers import read_answer
-from maps import draw_maps
+from maps import CLASSES, draw_beside, draw_maps
 from PIL import Image
 from scenes import blurred, save, scene
 from shapes import coco_json, draw_shapes
@@ -172,6 +172,24 @@ def test_label_maps_are_paired_counted_and_linked(tmp_path: Path) -> None:
     )
     assert validation is not None and again.class_names == training.class_names
     assert (len(again), len(validation)) == (6, 4)  # without 1, and 0 stays in val alone
+
+
+def test_label_maps_beside_their_images_are_audited(tmp_path: Path) -> None:
+    root = draw_beside(tmp_path / "maps")
+    shutil.copy(root / "train" / "0_jpg.rf.0.jpg", root / "valid" / "leak.jpg")
+    shutil.copy(root / "train" / "0_jpg.rf.0_mask.png", root / "valid" / "leak_mask.png")
+    report = convnextv2.audit(root, out=tmp_path / "out")
+    assert report.images.task == "segmentation" and report.summary.splits == {
+        "train": 4,
+        "valid": 3,
+    }
+    assert kinds(report) == {"leak": ["maps/valid/leak.jpg"]}
+    assert len(report.images.notes) == len(set(report.images.notes))
+    training, validation = find_map_sources(
+        Recipe(data_dir=str(report.corrected.path)), Place(torch.device("cpu"))
+    )
+    assert validation is not None and (len(training), len(validation)) == (3, 3)
+    assert training.class_names == CLASSES
 
 
 def test_training_takes_what_an_audit_leaves_of_label_maps(tmp_path: Path) -> None:

@@ -45,3 +45,18 @@ def write_pair(root: Path, split: str, name: str, pixels: np.ndarray, labels: np
         path.parent.mkdir(parents=True, exist_ok=True)
         options = {"quality": 95} if end == "jpg" else {}
         Image.fromarray(array).save(path, **options)
+
+
+def draw_beside(root: Path, train: int = 4, valid: int = 2) -> Path:
+    """Write a data set in the layout of Roboflow, with the label maps beside the images."""
+    seed = 0
+    for split, count in (("train", train), ("valid", valid), ("test", 1)):
+        (root / split).mkdir(parents=True)
+        lines = "".join(f" {i}, {name}\n" for i, name in enumerate(CLASSES))
+        (root / split / "_classes.csv").write_text("Pixel Value, Class\n" + lines)
+        for i in range(count):
+            pixels, labels = scene(seed)
+            Image.fromarray(pixels).save(root / split / f"{i}_jpg.rf.{seed}.jpg", quality=95)
+            Image.fromarray(labels).save(root / split / f"{i}_jpg.rf.{seed}_mask.png")
+            seed += 1
+    return root

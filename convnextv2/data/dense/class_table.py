@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from convnextv2.data.listing import visible_folders
+from convnextv2.data.split_names import kind_of
 from convnextv2.errors import DataError
 from convnextv2.files import parse_json
 
@@ -32,9 +34,11 @@ USUAL_NAMES = (
     *("classes.csv", "classes.tsv", "classes.txt", "classes.json", "labels.txt", "labels.csv"),
     *("labelmap.txt", "label_colors.txt", "class_dict.csv", "id2label.json"),
     *("objectInfo150.csv", "objectInfo150.txt", "class_names.txt", "names.txt"),
+    "_classes.csv",
 )
 """The usual names of class tables. Letter case makes no difference."""
 
+_OF_SPLIT = "_classes.csv"
 _ID = ("id", "idx", "index", "value", "class_id", "label_id", "classid", "pixel_value", "pixel")
 _NAME = ("name", "class", "class_name", "label", "category", "names", "label_name")
 _COLOUR = ("color", "colour", "rgb", "hex", "color_rgb")
@@ -70,8 +74,22 @@ class ClassTable:
     has_ids: bool = True
 
 
+def has_pixel_values(folder: Path) -> bool:
+    """Return whether a folder has the class table of Roboflow's exports of label maps.
+
+    Its exports of images with several labels have a file of the same name.
+    """
+    try:
+        with open(folder / _OF_SPLIT, encoding="utf-8-sig", errors="replace") as file:
+            return "pixel value" in file.readline().casefold()
+    except OSError:
+        return False
+
+
 def find_class_table(root: Path) -> Path | None:
     """Find the class table in the folder of a data set; return None if there is none.
+
+    Roboflow writes the same table into the folder of each split.
 
     Raises:
         DataError: There are several class tables.
@@ -82,6 +100,19 @@ def find_class_table(root: Path) -> Path | None:
     if len(stems) > 1:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{root}: has several class tables ({names}). Name one with classes.")
+    return found[0] if found else _table_of_splits(root)
+
+
+def _table_of_splits(root: Path) -> Path | None:
+    folders = sorted(
+        visible_folders(root)[0].values(), key=lambda each: kind_of(each.name) != "train"
+    )
+    found = [folder / _OF_SPLIT for folder in folders if has_pixel_values(folder)]
+    for other in found[1:]:
+        if read_class_table(other) != read_class_table(found[0]):
+            raise DataError(
+                f"{found[0]} and {other}: have different classes. Name one with classes."
+            )
     return found[0] if found else None
 
 

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from convnextv2.data.dense.class_table import has_pixel_values
 from convnextv2.data.dense.image_sets import listed_names
-from convnextv2.data.dense.map_names import ANY_MAP, maps_by_stem, match_maps, stem_of
+from convnextv2.data.dense.map_names import (
+    ANY_MAP,
+    find_map_end,
+    maps_by_stem,
+    match_maps,
+    stem_of,
+)
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk, visible_folders
 from convnextv2.data.path_list import PathList, PathListBuilder
@@ -32,7 +41,8 @@ _KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
 
 EXPECTED = (
     "images/train, images/val, annotations/train and annotations/val; or train/images, "
-    "train/masks, val/images and val/masks; or images and masks"
+    "train/masks, val/images and val/masks; or images and masks; or train and val, each with masks "
+    "beside their images (a.jpg and a_mask.png)"
 )
 
 
@@ -45,11 +55,14 @@ class Folders:
         maps: The folder of their label maps.
         names: A list of the names of the images of the split; None if all in the folder belong to
             it.
+        map_end: The ending by which the names of label maps differ from those of images in the same
+            folder; "" if the maps have a folder of their own.
     """
 
     images: Path
     maps: Path
     names: Path | None = None
+    map_end: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +109,8 @@ def find_folders(
         found = _splits_listed(root, images, maps, asked) or _splits_inside(images, maps, asked)
     else:
         found = _splits_outside(root, asked)
+        if not found and not maps and not any(asked.values()):
+            found = _beside(images or root, "train")
     if not found:
         there = ", ".join(f"{path.name}/" for path in inside.values()) or "no folders"
         raise DataError(f"{root}: has {there[:200]}. Expected {EXPECTED}.")
@@ -111,8 +126,12 @@ def pair(folders: Folders) -> Pairs:
     Raises:
         DataError: There are no images, or no map belongs to any of them.
     """
-    images, notes = _listed(folders.images, SUFFIXES)
-    maps, map_notes = _listed(folders.maps, ANY_MAP)
+    if folders.map_end:
+        images, maps, notes = _told_apart(folders)
+        map_notes: tuple[str, ...] = ()
+    else:
+        images, notes = _listed(folders.images, SUFFIXES)
+        maps, map_notes = _listed(folders.maps, ANY_MAP)
     if not len(images):
         raise DataError(f"{folders.images}: holds no image.")
     if folders.names:
@@ -133,6 +152,8 @@ def pair(folders: Folders) -> Pairs:
     unread = [(path, other) for path, other in doubles if other in taken]
     spare, shared = len(maps) - len(taken) - len(unread), len(used) - len(taken)
     notes += map_notes
+    if folders.map_end:
+        how = f"Label maps are the files beside the images whose names end in {folders.map_end}."
     if how:
         notes += (how,)
     if unread:
@@ -201,7 +222,15 @@ def _splits_outside(root: Path, asked: dict[Kind, str | None]) -> dict[Kind, Fol
             found[kind] = Folders(images, maps)
         elif len(beside) == 1:
             found[kind] = Folders(split, beside[0])
+        elif not maps and not beside:
+            found |= _beside(images or split, kind)
     return found
+
+
+def _beside(folder: Path, kind: Kind) -> dict[Kind, Folders]:
+    """Return the folder as that of a split, if it holds label maps beside their images."""
+    end = find_map_end(folder, is_sure=has_pixel_values(folder))
+    return {kind: Folders(folder, folder, map_end=end)} if end else {}
 
 
 def _split(inside: dict[str, Path], kind: Kind, name: str | None) -> Path | None:
@@ -242,6 +271,17 @@ def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[PathList, tuple[str
     walk, builder = Walk(suffixes), PathListBuilder()
     walk.add_images(folder, builder)
     return builder.build(), walk.notes(folder)
+
+
+def _told_apart(folders: Folders) -> tuple[PathList, PathList, tuple[str, ...]]:
+    """List the images and the label maps of a folder that holds both, and notes."""
+    files, notes = _listed(folders.images, SUFFIXES | ANY_MAP)
+    is_map = [
+        suffix.lower() in ANY_MAP and stem.casefold().endswith(folders.map_end)
+        for stem, suffix in map(os.path.splitext, files)
+    ]
+    images, maps = (np.flatnonzero(np.equal(is_map, each)) for each in (False, True))
+    return files.take(images), files.take(maps), notes
 
 
 def _of_list(images: PathList, folder: Path, names: Path) -> tuple[PathList, str]:

@@ -8,6 +8,10 @@ from itertools import product
 from pathlib import Path
 
 from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
+from convnextv2.data.formats import SUFFIXES
+from convnextv2.data.listing import scan
+from convnextv2.errors import DataError
+from convnextv2.text import counted
 
 ANY_MAP = MAP_SUFFIXES | LOSSY_SUFFIXES
 """The endings of files that may be label maps. Those in a lossy format are refused later."""
@@ -47,6 +51,56 @@ def maps_by_stem(maps: Iterable[str], folder: Path) -> tuple[dict[str, str], lis
             found[stem] = path
     doubles = [(path, found[stem]) for stem, paths in others.items() for path in paths]
     return found, doubles
+
+
+def find_map_end(folder: Path, *, is_sure: bool = False) -> str:
+    """Find the ending by which the names of label maps differ from those of images beside them.
+
+    A folder of images may hold a photograph called face_mask.png. So every map must have its image,
+    and at least half of the images must have a map.
+
+    Args:
+        folder: The folder. Folders in it are not searched.
+        is_sure: Whether another file says that there are label maps. Then one pair is enough.
+
+    Returns:
+        The ending in lower case; "" if the folder does not hold both.
+
+    Raises:
+        DataError: There are maps with several endings, or some maps have no image.
+    """
+    with scan(str(folder)) as entries:
+        names = sorted(each.name for each in entries if not each.name.startswith("."))
+    parts = [os.path.splitext(name) for name in names]
+    stems = {stem.casefold() for stem, end in parts if end.lower() in SUFFIXES}
+    maps = {stem.casefold(): f"{stem}{end}" for stem, end in parts if end.lower() in ANY_MAP}
+    pairs: dict[str, int] = {}
+    lone: dict[str, list[str]] = {}
+    for map_end in _MAP_ENDS:
+        bases = {stem.removesuffix(map_end): stem for stem in maps if stem.endswith(map_end)}
+        for image_end in _IMAGE_ENDS:
+            found = {base for base in bases if f"{base}{image_end}" in stems}
+            if len(found) > pairs.get(map_end, 0):
+                pairs[map_end] = len(found)
+                lone[map_end] = [maps[bases[base]] for base in bases if base not in found]
+    if not pairs:
+        return ""
+    best = max(pairs, key=lambda end: pairs[end])
+    without_map = len(stems) - 2 * pairs[best] - len(lone[best])
+    if not is_sure and pairs[best] < without_map + len(lone[best]):
+        return ""
+    if len(pairs) > 1:
+        raise DataError(
+            f"{folder}: it is not clear whether the label maps are those whose names end in "
+            f"{' or '.join(pairs)}. Move the others elsewhere."
+        )
+    if lone[best] and not is_sure:
+        what = counted(len(lone[best]), "file(s)")
+        raise DataError(
+            f"{folder}: the names of {what} end in {best} like those of label maps, but no image "
+            f"belongs to them ({lone[best][0]}). Add the images, or move these files elsewhere."
+        )
+    return best
 
 
 def match_maps(

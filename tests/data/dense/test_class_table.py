@@ -19,6 +19,7 @@ def table(tmp_path: Path, name: str, text: str):
         ("a.csv", "0,wall\n2,sky\n"),
         ("a.csv", "name;pixel_value\nwall;0\nsky;2\n"),
         ("a.csv", 'id, name\n0, "wall"\n2, "sky"\n'),
+        ("_classes.csv", "Pixel Value, Class\n 0, wall\n 2, sky\n"),
         ("a.tsv", "id\tname\n0\twall\n2\tsky\n"),
         ("a.txt", "0 wall\n2 sky\n"),
         ("a.txt", "# comment\n0: wall\n\n2: sky\n"),
@@ -106,3 +107,18 @@ def test_the_table_of_a_folder_is_found_and_two_are_not_chosen_from(tmp_path: Pa
     (tmp_path / "classes.txt").write_text("wall\n")
     with pytest.raises(DataError, match="several class tables"):
         find_class_table(tmp_path)
+
+
+def test_the_table_in_the_folders_of_splits_is_found_if_all_agree(tmp_path: Path) -> None:
+    for split in ("test", "train", "valid"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n 0, wall\n")
+    assert find_class_table(tmp_path) == tmp_path / "train" / "_classes.csv"
+    assert find_class_table(tmp_path / "valid") == tmp_path / "valid" / "_classes.csv"
+    (tmp_path / "test" / "_classes.csv").write_text("filename, wall, sky\na.jpg, 0, 1\n")
+    assert find_class_table(tmp_path) == tmp_path / "train" / "_classes.csv"
+    (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n 0, sky\n")
+    with pytest.raises(DataError, match=r"train/_classes.csv and .*valid/_classes.csv: have diff"):
+        find_class_table(tmp_path)
+    (tmp_path / "classes.csv").write_text("id,name\n0,wall\n")
+    assert find_class_table(tmp_path) == tmp_path / "classes.csv"

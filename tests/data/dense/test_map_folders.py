@@ -178,3 +178,57 @@ def test_images_that_share_a_label_map_are_counted(tmp_path: Path) -> None:
         f"{tmp_path / 'images'}: 1 image with the label map of another image, because their names "
         "differ only in ending or case.",
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a.jpg", "a_mask.png"),
+        ("a.PNG", "a-mask.PNG"),
+        ("a.b.jpeg", "A.b_SEG.tif"),
+        ("7_sat.jpg", "7_mask.png"),
+        ("a.bmp", "a_labelIds.png"),
+    ],
+)
+def test_maps_beside_their_images_are_told_apart(tmp_path: Path, image: str, mask: str) -> None:
+    touch(tmp_path, *(f"{split}/{name}" for split in ("train", "val") for name in (image, mask)))
+    for kind, folders in find_folders(tmp_path).items():
+        assert folders.images == folders.maps == tmp_path / kind[:5].replace("valid", "val")
+        made = pair(folders)
+        assert [Path(path).name for path in (*made.images, *made.maps)] == [image, mask]
+        [line] = made.notes
+        assert line.startswith("Label maps are the files beside the images whose names end in ")
+    assert pair(find_folders(tmp_path / "train")["train"]).notes == (line,)
+
+
+def test_images_without_a_map_beside_them_are_missing(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/a_mask.png", "images/b.jpg", "images/notes.txt")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in (*made.images, *made.missing)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("face_mask.png",),
+        ("face_mask.png", "face.txt", "a.png", "b.png"),
+        ("gas_mask.png", "face_mask.png"),
+        ("face.png", "face_mask.png", "a.png", "b.png"),
+        ("face.png", "face_mask.png", "gas_mask.png", "a.png"),
+    ],
+)
+def test_photographs_of_masks_are_not_taken_for_label_maps(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match="Expected images/train"):
+        find_folders(tmp_path)
+
+
+def test_maps_beside_their_images_must_be_beyond_doubt(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a_mask.png", "b.jpg", "b_mask.png", "face_mask.png")
+    with pytest.raises(DataError, match=r"1 file end in _mask .* no image .*\(face_mask.png\)"):
+        find_folders(tmp_path)
+    (tmp_path / "face_mask.png").rename(tmp_path / "a_seg.png")
+    with pytest.raises(DataError, match="whose names end in _mask or _seg. Move the others"):
+        find_folders(tmp_path)

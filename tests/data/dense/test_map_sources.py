@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maps import CLASSES, draw_maps, scene, write_pair
+from maps import CLASSES, draw_beside, draw_maps, scene, write_pair
 from PIL import Image
 
 from convnextv2.data.dense.label_maps import IGNORED
@@ -31,6 +31,36 @@ def test_images_and_maps_are_found_with_their_classes(tmp_path: Path) -> None:
         _, labels = scene(seed, (60 + 2 * (seed % 3), 80 + 3 * (seed % 2)))
         assert training.annotation(i).tolist() == labels.tolist()
         assert training.pixels(i).shape[1:] == labels.shape
+
+
+def test_an_export_of_roboflow_with_masks_beside_the_images(tmp_path: Path) -> None:
+    root = draw_beside(tmp_path)
+    training, validation = find_map_sources(recipe(root), CPU)
+    assert validation is not None and (len(training), len(validation)) == (4, 2)
+    assert training.class_names == validation.class_names == CLASSES
+    assert training.notes[:2] == (
+        f"{root / 'train' / '_classes.csv'}: 3 classes.",
+        "Label maps are the files beside the images whose names end in _mask.",
+    )
+    for source in (training, validation):
+        for i, name in enumerate(source.names):
+            _, labels = scene(int(Path(name).stem.rpartition(".")[2]))
+            assert source.annotation(i).tolist() == labels.tolist()
+    again = map_validation_source(recipe(root), CLASSES, CPU, trained_on=True)
+    assert list(again.names) == list(validation.names)
+
+
+def test_in_an_export_of_roboflow_files_without_a_partner_are_reported(tmp_path: Path) -> None:
+    root = draw_beside(tmp_path)
+    (root / "train" / "0_jpg.rf.0.jpg").unlink()
+    for i in (1, 2, 3):
+        (root / "train" / f"{i}_jpg.rf.{i}_mask.png").rename(root / "train" / f"{i}_mask.png")
+    Image.fromarray(scene(9)[0]).save(root / "train" / "1.jpg")
+    with pytest.raises(DataError, match="3 images without a label map: .*1_jpg.rf.1.jpg"):
+        find_map_sources(recipe(root), CPU)
+    training, _ = find_map_sources(recipe(root, bad_images="skip"), CPU)
+    assert [Path(name).name for name in training.names] == ["1.jpg"]
+    assert f"{root / 'train'}: 3 label maps without an image." in training.notes
 
 
 def test_what_holds_for_both_splits_is_said_once(tmp_path: Path) -> None:
