@@ -18,6 +18,7 @@ from typing import Any, Literal
 from convnextv2.data.dense import yolo
 from convnextv2.data.dense.coco import read_coco
 from convnextv2.data.dense.image_finder import images_in
+from convnextv2.data.dense.letter_case import files_ending_in, folders_called
 from convnextv2.data.dense.raw import RawAnnotations
 from convnextv2.data.dense.voc import listed_files, read_voc
 from convnextv2.data.dense.yolo import read_yolo
@@ -175,9 +176,11 @@ def _split_in(stem: str) -> str:
 def _near(root: Path, split: str) -> list[Path]:
     """Return the folders that may hold the images of a split."""
     names = dict.fromkeys([split, plain_split(split)]) if split else {}
-    inner = [*(f"images/{name}" for name in names), *names]
-    inner += [f"{name}/images" for name in names]
-    return [root / name for name in (*inner, "images", "JPEGImages", "data", ".")]
+    images = folders_called(root, "images")
+    inner = [folder / name for folder in images for name in names]
+    inner += [root / name for name in names]
+    inner += [folder for name in names for folder in folders_called(root / name, "images")]
+    return [*inner, *images, *folders_called(root, "JPEGImages"), root / "data", root]
 
 
 def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
@@ -212,16 +215,19 @@ def _read_yolo(
 
 def _yolo_folders(root: Path) -> dict[str, Callable[[], yolo.Images]]:
     """Find the images of each split in folders without a data.yaml."""
-    images, labels = root / "images", root / "labels"
-    if images.is_dir() and labels.is_dir():
-        splits = [name for name in visible_folders(images)[0] if (labels / name).is_dir()]
+    images, labels = (folders_called(root, name)[:1] for name in ("images", "labels"))
+    if images and labels:
+        splits = visible_folders(images[0])[0]
+        splits = {name: each for name, each in splits.items() if (labels[0] / name).is_dir()}
         if splits:
-            return {name: partial(yolo.below, images / name) for name in splits}
-        return {"": partial(yolo.below, images)} if _has(labels, ".txt") else {}
+            return {name: partial(yolo.below, each) for name, each in splits.items()}
+        has_labels = bool(files_ending_in(labels[0], ".txt"))
+        return {"": partial(yolo.below, images[0])} if has_labels else {}
     found: dict[str, Callable[[], yolo.Images]] = {}
     for name, folder in visible_folders(root)[0].items():
-        if (folder / "images").is_dir() and (folder / "labels").is_dir():
-            found[name] = partial(yolo.below, folder / "images")
+        images = folders_called(folder, "images")
+        if images and folders_called(folder, "labels"):
+            found[name] = partial(yolo.below, images[0])
         elif _has_beside(folder, ".txt"):
             of_cvat = re.fullmatch("obj_(.+)_data", name)
             found[of_cvat[1] if of_cvat else name] = partial(yolo.below, folder)
@@ -234,15 +240,9 @@ def _voc(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotation
     inner = root / "VOCdevkit"
     years = sorted(inner.glob("VOC*")) if inner.is_dir() else []
     root = years[-1] if len(years) == 1 else root
-    annotations = next(
-        (
-            folder
-            for name in ("Annotations", "annotations")
-            if (folder := root / name).is_dir() and _has(folder, ".xml")
-        ),
-        None,
-    )
-    where = [*images, root / "JPEGImages", root / "images", root / "Images", root]
+    folders = folders_called(root, "Annotations")
+    annotations = next((each for each in folders if files_ending_in(each, ".xml")), None)
+    where = [*images, *folders_called(root, "JPEGImages", "images"), root]
     if annotations is not None:
         lists = {
             file.stem: file
@@ -269,13 +269,10 @@ def _read_list(file: Path, annotations: Path, where: list[Path]) -> RawAnnotatio
 
 
 def _read_xml(folder: Path, where: list[Path]) -> RawAnnotations:
-    return read_voc(sorted(folder.glob("*.xml")), where, str(folder))
-
-
-def _has(folder: Path, ending: str) -> bool:
-    return next(folder.glob(f"*{ending}"), None) is not None
+    return read_voc(files_ending_in(folder, ".xml"), where, str(folder))
 
 
 def _has_beside(folder: Path, ending: str) -> bool:
     """Return whether a file with this ending lies beside an image in a folder."""
-    return any(Path(path).with_suffix(ending).is_file() for path in images_in(folder).values())
+    stems = {path.stem for path in files_ending_in(folder, ending)}
+    return any(Path(path).stem in stems for path in images_in(folder).values())

@@ -13,6 +13,7 @@ import numpy as np
 from convnextv2.data.dense.defects import Defect, Defects
 from convnextv2.data.dense.image_finder import ImageFinder
 from convnextv2.data.dense.image_sets import listed_names
+from convnextv2.data.dense.letter_case import in_either_case
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.dense.rle import Region
 from convnextv2.errors import DataError
@@ -175,5 +176,9 @@ def listed_files(path: Path, annotations: Path) -> list[Path]:
     Raises:
         DataError: The list cannot be read.
     """
-    names = listed_names(path, lambda name: os.path.isfile(annotations / f"{name}.xml"))
-    return [annotations / f"{name}.xml" for name in names]
+
+    def xml_of(name: str) -> str | None:
+        return in_either_case(annotations / name, ".xml")
+
+    names = listed_names(path, lambda name: xml_of(name) is not None)
+    return [Path(xml_of(name) or annotations / f"{name}.xml") for name in names]

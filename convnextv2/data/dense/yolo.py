@@ -6,7 +6,8 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import yaml
 from convnextv2.data.dense.class_table import MAX_CLASSES
 from convnextv2.data.dense.defects import Defect, Defects
 from convnextv2.data.dense.image_finder import ImageFinder
+from convnextv2.data.dense.letter_case import files_ending_in, folders_called, in_either_case
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import Walk
@@ -27,6 +29,7 @@ from convnextv2.text import plain
 NOTHING = (None, "", "null", "~")
 """The values of an entry in data.yaml that is left empty."""
 
+_IN_IMAGES = re.compile("(.*/)?images/(.+)", re.IGNORECASE | re.DOTALL)
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
@@ -51,10 +54,12 @@ def read_yolo(
     defects = images.defects or Defects()
     raw, lines, files, highest = [], 0, 0, -1
     used: set[str] = set()
+    labels_in = cache(lambda folder: folders_called(Path(folder), "labels"))
     for path in images.paths:
         image = RawImage(path, None, is_relative=True)
         raw.append(image)
-        label_file = next((file for file in _label_files(path) if os.path.isfile(file)), None)
+        stems = _label_stems(path, labels_in)
+        label_file = next(filter(None, (in_either_case(stem, ".txt") for stem in stems)), None)
         if label_file is None:
             continue
         files += 1
@@ -75,14 +80,15 @@ def read_yolo(
     if images.paths and not files:
         raise DataError(
             f"{where}: none of its {len(images.paths):,} images has a text file of labels, such as "
-            f"{_label_files(images.paths[0])[0]}."
+            f"{_label_stems(images.paths[0], labels_in)[0]}.txt."
         )
     folders = () if images.is_listed else dict.fromkeys(map(os.path.dirname, used))
+    known = {path.casefold() for path in used}  # for disks on which a.txt is a.TXT
     for folder in folders:
-        for name in sorted(os.listdir(folder)):
-            is_label = name.endswith(".txt") and name not in _NAME_FILES
-            if is_label and os.path.normpath(os.path.join(folder, name)) not in used:
-                defects.add(Defect.NO_IMAGE, name)
+        for file in files_ending_in(Path(folder), ".txt"):
+            is_label = file.name.lower() not in _NAME_FILES
+            if is_label and os.path.normpath(file).casefold() not in known:
+                defects.add(Defect.NO_IMAGE, file.name)
     if lines and not any(image.objects for image in raw):
         raise DataError(
             f"{where}: none of its {lines:,} lines can be used ({_most_frequent(defects)}). "
@@ -176,11 +182,12 @@ def _stated_names(root: Path, content: dict[str, Any] | None) -> list[str] | Non
         return ["" if name is None else str(name).strip() for name in names]
     if names is not None:
         raise DataError(f"{root}: the names in data.yaml are neither a list nor numbered.")
+    folders = (root, *folders_called(root, "labels"), root / "train")
     for name in _NAME_FILES:
-        for folder in (root, root / "labels", root / "train"):
-            if (folder / name).is_file():
-                text = (folder / name).read_text(encoding="utf-8-sig", errors="replace")
-                return [line.strip() for line in text.splitlines() if line.strip()]
+        stem, ending = os.path.splitext(name)
+        for folder in folders:
+            if file := in_either_case(folder / stem, ending):
+                return _lines(file)
     return None
 
 
@@ -349,16 +356,19 @@ def _roots(file: Path, root: Any) -> list[Path]:
     return [given if given.is_absolute() else file.parent / given, file.parent]
 
 
-def _label_files(image: str) -> list[str]:
-    """Return the possible paths of an image's labels."""
+def _label_stems(image: str, labels_in: Callable[[str], list[Path]]) -> list[str]:
+    """Return the possible paths of an image's labels, without the ending.
+
+    Args:
+        image: The image.
+        labels_in: Finds the folders in a folder that are called labels.
+    """
     stem = os.path.splitext(image)[0]
-    files = []
-    head, found, tail = f"/{stem}".rpartition("/images/")
-    if found:
-        files.append(f"{head}/labels/{tail}.txt"[1:])
-    head, _, tail = stem.rpartition("/")
-    files += [f"{stem}.txt", f"{head}/labels/{tail}.txt"]
-    return files
+    stems = []
+    if parts := _IN_IMAGES.fullmatch(stem):
+        stems += [f"{each}/{parts[2]}" for each in labels_in(parts[1] or "")]
+    head, tail = os.path.split(stem)
+    return [*stems, stem, *(f"{each}/{tail}" for each in labels_in(head))]
 
 
 def _lines(path: str) -> list[str]:

@@ -144,6 +144,76 @@ def test_pascal_voc_with_lists_and_beside_images(tmp_path: Path) -> None:
     assert len(images_of(tmp_path / "voc", "")) == 6
 
 
+CAPITALS = {"images": "Images", "labels": "LABELS", "Annotations": "ANNOTATIONS"}
+
+
+def in_capitals(root: Path) -> Path:
+    """Rename the usual folders, and give annotations endings in capitals."""
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        if path.is_dir() and path.name in CAPITALS:
+            path.rename(path.with_name(CAPITALS[path.name]))
+        elif path.suffix in (".txt", ".xml") and "ImageSets" not in path.parts:
+            path.rename(path.with_suffix(path.suffix.upper()))
+    return root
+
+
+@pytest.mark.parametrize("data_yaml", [True, False])
+def test_yolo_in_capitals(tmp_path: Path, data_yaml: bool) -> None:
+    write_yolo(tmp_path / "small")
+    in_capitals(shutil.copytree(tmp_path / "small", tmp_path / "large"))
+    for folder, images in (("small", "images"), ("large", "Images")):
+        (tmp_path / folder / "classes.txt").write_text("disc\nsquare\n")
+        text = f"train: {images}/train\nval: {images}/val\nnames: [disc, square]\n"
+        (tmp_path / folder / "data.yaml").write_text(text)
+    if not data_yaml:
+        for folder in ("small", "large"):
+            (tmp_path / folder / "data.yaml").unlink()
+        (tmp_path / "large" / "classes.txt").rename(tmp_path / "large" / "classes.TXT")
+    expected, layout = find_layout(tmp_path / "small"), find_layout(tmp_path / "large")
+    assert layout.format == "yolo" and list(layout.splits) == list(expected.splits)
+    for split in ("train", "val"):
+        given, found = expected.splits[split](), layout.splits[split]()
+        assert found.class_names == ("disc", "square") and found.total == given.total > 0
+        assert [image.objects for image in found.images] == [each.objects for each in given.images]
+    (tmp_path / "large" / "LABELS" / "val" / "other.TXT").write_text("0 .5 .5 .1 .1")
+    defects = find_layout(tmp_path / "large").splits["val"]().defects.lines("val")
+    assert any("1 file of annotations without an image" in line for line in defects)
+
+
+def test_text_files_in_capitals_beside_images(tmp_path: Path) -> None:
+    drawn = draw_shapes(tmp_path / "train" / "a.png", 0)
+    (tmp_path / "train" / "a.TXT").write_text(yolo_line(drawn, drawn.objects[0]))
+    layout = find_layout(tmp_path)
+    assert layout.format == "yolo" and layout.splits["train"]().total == 1
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_pascal_voc_in_capitals(tmp_path: Path, lists: bool) -> None:
+    root = in_capitals(write_voc(tmp_path))
+    (root / "JPEGImages").rename(root / "IMAGES")
+    if not lists:
+        shutil.rmtree(root / "ImageSets")
+    layout = find_layout(root)
+    assert layout.format == "voc" and set(layout.splits) == ({"train", "val"} if lists else {""})
+    found = [read() for read in layout.splits.values()]
+    assert sum(len(list(each.images)) for each in found) == 6
+    assert all(each.total and not each.defects.counts for each in found)
+
+
+def test_xml_files_in_capitals_beside_images(tmp_path: Path) -> None:
+    drawn = draw_shapes(tmp_path / "train" / "a.png", 0)
+    (tmp_path / "train" / "a.XML").write_text(voc_xml(drawn))
+    layout = find_layout(tmp_path)
+    assert layout.format == "voc" and layout.splits["train"]().total == len(drawn.objects)
+
+
+def test_coco_in_capitals(tmp_path: Path) -> None:
+    drawn = [draw_shapes(tmp_path / "Images" / "train" / "1.png", 0)]
+    (tmp_path / "ANNOTATIONS").mkdir()
+    (tmp_path / "ANNOTATIONS" / "instances_train.json").write_text(json.dumps(coco_json(drawn)))
+    assert images_of(tmp_path, "train") == ["1.png"]
+
+
 def test_the_first_format_is_read_unless_another_is_asked_for(tmp_path: Path) -> None:
     write_voc(write_coco(tmp_path))
     layout = find_layout(tmp_path)
