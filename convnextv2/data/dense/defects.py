@@ -37,6 +37,11 @@ class Defect(Enum):
         "files of annotations without images",
         "left out",
     )
+    COPY = (
+        "object that is the copy of another one",
+        "objects that are copies of others",
+        "kept, so each of them counts",
+    )
     TWICE = ("image listed twice", "images listed twice", "used once, with the objects of both")
     UNKNOWN_CLASS = (
         "object of a class that is not declared",

@@ -65,6 +65,7 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
     names: list[str] = []
     kept: list[Objects] = []
     for image, header in zip(images, _headers(images), strict=True):
+        defects.add(Defect.COPY, os.path.basename(image.path), _copies(image.objects))
         objects = _objects(image, header, defects)
         if objects is not None:
             names.append(image.path)
@@ -102,6 +103,18 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
         notes=tuple(lines),
         annotations=table,
     )
+
+
+def _copies(objects: Sequence[RawObject]) -> int:
+    """Count the objects of an image with the class, the box and the region of an earlier one."""
+    return len(objects) - len({(each.label, each.box, _hashed(each.region)) for each in objects})
+
+
+def _hashed(region: Region) -> Rle | tuple[bytes, ...] | None:
+    """Return a region in a form that can be hashed."""
+    if region is None or isinstance(region, Rle):
+        return region
+    return tuple(outline.tobytes() for outline in region)
 
 
 def compare_splits(training: AnnotatedSource, validation: AnnotatedSource | None) -> list[str]:

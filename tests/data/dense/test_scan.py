@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from shapes import coco_json, draw_shapes, write_coco, write_yolo
 
+from convnextv2.data.dense.coco import read_coco
 from convnextv2.data.dense.defects import Defect, Defects
 from convnextv2.data.dense.object_sources import (
     find_object_sources,
@@ -109,6 +110,31 @@ def test_a_few_objects_without_masks_get_their_boxes(tmp_path: Path) -> None:
     source = scan_objects(raw(RawImage(picture(tmp_path), (60, 80), objects)), "x")
     assert not objects_of(source).has_masks
     assert "x: 1 of 3 objects have no mask, so only boxes are learned and measured." in source.notes
+
+
+def test_copies_of_an_object_are_kept_and_counted(tmp_path: Path) -> None:
+    content = coco_json([draw_shapes(tmp_path / f"{i}.png", i) for i in range(2)])
+    first = content["annotations"][0]
+    x, y, width, height = first["bbox"]
+    rle = {"size": [60, 80], "counts": [100, 200, 4500]}
+    content["annotations"] += [
+        {**first, "id": 90},
+        {**first, "id": 91, "area": 5},
+        {**first, "id": 92, "image_id": 2},
+        {**first, "id": 93, "category_id": {3: 7, 7: 3}[first["category_id"]]},
+        {**first, "id": 94, "bbox": [x, y, width, height + 1]},
+        {**first, "id": 95, "segmentation": [first["segmentation"][0][:-2]]},
+        {**first, "id": 96, "segmentation": rle},
+        {**first, "id": 97, "segmentation": rle},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    annotations = read_coco(tmp_path / "a.json", [tmp_path])
+    source = scan_objects(annotations, "train")
+    assert len(objects_of(source).labels) == len(content["annotations"])
+    assert annotations.defects.counts == {Defect.COPY: 3}
+    assert source.notes == (
+        "train: 3 objects that are copies of others: kept, so each of them counts (0.png).",
+    )
 
 
 def test_areas_are_stated_or_follow_from_the_region(tmp_path: Path) -> None:
@@ -240,4 +266,6 @@ def test_outlines_that_would_take_for_ever_are_left_out(
     found = objects_of(scan_objects(annotations, "train"))[0]
     assert np.allclose(found.regions[0], [[[8, 6], [720, 6], [40, 30]]])
     assert np.ptp(found.regions[1][0], axis=0).tolist() == pytest.approx([32, 24])
-    assert annotations.defects.counts == {Defect.FAR_OUTLINE: 11, Defect.NO_MASK: 1}
+    assert annotations.defects.counts == {
+        Defect.COPY: 9, Defect.FAR_OUTLINE: 11, Defect.NO_MASK: 1
+    }  # fmt: skip
