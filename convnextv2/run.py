@@ -237,11 +237,10 @@ class Run:
         checkpoints = self.checkpoints()
         if policy == "all":
             return checkpoints
-        scores = {path: _score(path) for path in checkpoints}
-        scored = [path for path in checkpoints if scores[path] is not None]
-        if policy == "latest_k" or not scored:
+        scores = _scores(checkpoints) if policy == "top_k" else {}
+        if not scores:
             return checkpoints[-keep:]
-        best = sorted(scored, key=lambda path: scores[path] or 0.0, reverse=True)
+        best = sorted(scores, key=lambda path: scores[path], reverse=True)
         return [*best[:keep], checkpoints[-1]]
 
     def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
@@ -371,13 +370,18 @@ class Run:
         os.replace(folder, aside)
 
 
-def _score(folder: Path) -> float | None:
-    """Read the score of a checkpoint's weights; None if they were not evaluated."""
-    try:
-        score = read_progress(folder).get("score")
-    except DamagedCheckpointError:
-        return None
-    return None if score is None else float(score)
+def _scores(checkpoints: Iterable[Path]) -> dict[Path, float]:
+    """Read the scores of the checkpoints that were evaluated on the same images as the newest."""
+    found = {}
+    for folder in checkpoints:
+        with contextlib.suppress(DamagedCheckpointError):
+            found[folder] = read_progress(folder)
+    images = [progress.get("conditions", {}).get("validation") for progress in found.values()]
+    return {
+        folder: float(progress["score"])
+        for (folder, progress), their in zip(found.items(), images, strict=True)
+        if progress.get("score") is not None and their in (None, images[-1])
+    }
 
 
 def _delete(folder: Path) -> None:

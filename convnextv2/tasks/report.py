@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from convnextv2.data.notices import say_left_out
+from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.evaluation.intervals import with_intervals
 from convnextv2.evaluation.page import write_page
@@ -39,8 +40,8 @@ class Learned(Protocol):
         """The description of the network."""
 
     @property
-    def is_validated(self) -> bool:
-        """True if there are validation images."""
+    def validation(self) -> Source | None:
+        """The validation images; None if there are none."""
 
 
 def report_training(
@@ -60,9 +61,9 @@ def report_training(
     recipe, kind, alone = run.recipe, task.description.kind, Place(place.device)
     teacher: Mapping[str, str] = {}
     # The page of an evaluation of several labels names no teacher.
-    if kind != "multi_label" or not task.is_validated:
+    if kind != "multi_label" or task.validation is None:
         teacher = summarise_teacher(recipe, alone)
-    if not task.is_validated:
+    if task.validation is None:
         write_page(run.report, _page_without_figures(kind, run, init, teacher))
         return None
     weights = open_run_weights(find_weights(run.path))

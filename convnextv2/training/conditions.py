@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -57,6 +57,43 @@ _AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
+class Fingerprint:
+    """The images of a set, by which a resumed run notices changes.
+
+    Attributes:
+        images: Their number.
+        names_sha256: Hash of their names relative to their common folder, in order.
+        labels_sha256: Hash of their class numbers, in the same order; empty without labels.
+    """
+
+    images: int = 0
+    names_sha256: str = ""
+    labels_sha256: str = ""
+
+    @classmethod
+    def of(cls, source: Source | None) -> Fingerprint:
+        """Take the fingerprint of images; None stands for no images."""
+        if source is None:
+            return cls()
+        return cls(len(source), _names_sha256(source.names), _labels_sha256(source))
+
+    def change(self, now: Fingerprint, which: str) -> str:
+        """Say what has changed; empty if nothing has. An empty hash is one that is unknown.
+
+        Args:
+            now: The fingerprint of the images now.
+            which: What the images are for, such as "training".
+        """
+        if self.images != now.images:
+            return _change(f"{which} images", f"{self.images:,}", f"{now.images:,}")
+        if self.names_sha256 and self.names_sha256 != now.names_sha256:
+            return f"the names of the {now.images:,} {which} images, or their order, have changed"
+        if self.labels_sha256 and self.labels_sha256 != now.labels_sha256:
+            return f"the labels of the {now.images:,} {which} images have changed"
+        return ""
+
+
+@dataclass(frozen=True)
 class Conditions:
     """The conditions on which the result of a run depends, besides its recipe.
 
@@ -76,6 +113,8 @@ class Conditions:
             Somebody may have changed the recipe.yaml of the run since.
         versions: Versions of this package and PyTorch, the kind of device, the kernels and the
             number of threads. If they differ, the result is as good but not the same bit for bit.
+        validation: The validation images; None in older checkpoints. They do not change what is
+            learned, but scores on other images cannot be compared.
     """
 
     images: int = 0
@@ -89,18 +128,30 @@ class Conditions:
     precision: str = ""
     knobs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    validation: Fingerprint | None = None
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Conditions:
         """Restore the conditions from a checkpoint. One of an older version may lack some."""
         read = cls(**saved)
-        return replace(read, asked=(read.asked[0], read.asked[1]))
+        validation = saved.get("validation")
+        return replace(
+            read,
+            asked=(read.asked[0], read.asked[1]),
+            validation=None if validation is None else Fingerprint(**validation),
+        )
+
+    @property
+    def training(self) -> Fingerprint:
+        """The training images."""
+        return Fingerprint(self.images, self.names_sha256, self.labels_sha256)
 
 
 def conditions(
     recipe: Recipe,
     place: Place,
     source: Source,
+    validation: Source | None,
     dtype: torch.dtype,
     steps_per_epoch: int,
     asked: tuple[int, int],
@@ -111,6 +162,7 @@ def conditions(
         recipe: The recipe, with batch_size as a number.
         place: This rank.
         source: The training images.
+        validation: The validation images; None if there are none.
         dtype: The precision of the forward pass.
         steps_per_epoch: Steps in an epoch.
         asked: The batch_size and accumulate of the recipe at the start.
@@ -118,9 +170,7 @@ def conditions(
     kernels = choice.in_use(place.device)
     assert isinstance(recipe.batch_size, int)
     return Conditions(
-        images=len(source),
-        names_sha256=_names_sha256(source.names),
-        labels_sha256=_labels_sha256(source),
+        **asdict(Fingerprint.of(source)),
         ranks=place.world_size,
         global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
         accumulate=recipe.accumulate,
@@ -135,6 +185,7 @@ def conditions(
             "kernels": kernels + (", compiled" if recipe.compile else ""),
             "threads": str(torch.get_num_threads()) if place.device.type == "cpu" else "",
         },
+        validation=Fingerprint.of(validation),
     )
 
 
@@ -223,13 +274,8 @@ def _differences(
 ) -> list[tuple[str, str]]:
     """Find the differences outside the recipe, each with the name by which it can be allowed."""
     found = []
-    if old.images and old.images != new.images:
-        line = _change("training images", f"{old.images:,}", f"{new.images:,}")
+    if old.images and (line := old.training.change(new.training, "training")):
         found.append(("images", line))
-    elif old.names_sha256 and old.names_sha256 != new.names_sha256:
-        found.append(("images", f"the names of the {new.images:,} training images, or their order"))
-    elif old.labels_sha256 and old.labels_sha256 != new.labels_sha256:
-        found.append(("images", f"the labels of the {new.images:,} training images"))
     old_batch = old_recipe.batch_size, old_recipe.accumulate
     new_batch = new_recipe.batch_size, new_recipe.accumulate
     if old.global_batch and old.global_batch != new.global_batch:

@@ -105,7 +105,8 @@ def resume_run(
         say(f"  {line}")
     if recipe.epochs != old_recipe.epochs and not recipe.time:
         say(f"  {_schedule_note(old_recipe, recipe, saved.step, new)}")
-    _forget_lost_best(saved, run, place)
+    _forget_lost_best(saved, run, place, score)
+    _forget_best_of_others(saved, recipe, old, new, place, score)
     restore(state, run, folder, checkpoint, saved, pace, place)
     _restore_best(saved, recipe, old_recipe, run, score)
     convert_position(saved, old, new)
@@ -123,22 +124,69 @@ def _restore_best(
         progress.best_epoch = best_of(done, score)[1]
 
 
-def _forget_lost_best(progress: Progress, run: Run, place: Place) -> None:
+def _forget_lost_best(progress: Progress, run: Run, place: Place, score: str | None) -> None:
     """Look for the best weights anew if those that the run has found are lost, and say so.
 
-    The run would otherwise compare later weights with a score whose weights nobody has. If the
-    weights of the checkpoint were evaluated, this is done again, which writes `best/`.
+    The run would otherwise compare later weights with a score whose weights nobody has.
     """
     is_due = place.is_main and progress.best is not None
     found = _lost(run.path / "best" / WEIGHTS) if is_due else ""
     if not (lost := place.gather(found)[0]):
         return
-    score, epoch = progress.score, progress.epoch
-    where = f" with those after epoch {epoch}, which are evaluated again" * (score is not None)
-    say(f"  {lost} The search for the best weights begins anew{where}.")
+    say(f"  {lost}{_search_anew(progress, score)}")
+
+
+def _forget_best_of_others(
+    progress: Progress,
+    recipe: Recipe,
+    old: Conditions,
+    new: Conditions,
+    place: Place,
+    score: str | None,
+) -> None:
+    """Look for the best weights anew if the validation images are others now, and say so.
+
+    The run would otherwise compare scores on different images. A run that is done keeps `best/`,
+    since all its weights were compared on the same images. The main rank decides.
+    """
+    if old.validation is None or new.validation is None:
+        return
+    if not (line := place.gather(old.validation.change(new.validation, "validation"))[0]):
+        return
+    if _is_done(progress, recipe):
+        say(f"  {line}. The run is done, so best/ stays as it was found on the earlier ones.")
+        return
+    say(f"  {line}.{_search_anew(progress, score)}")
+
+
+def _is_done(progress: Progress, recipe: Recipe) -> bool:
+    """Return whether a checkpoint is the end of its run, with nothing left to do."""
+    epochs = (progress.plan or {}).get("epochs") if recipe.time else recipe.epochs
+    is_last = epochs is not None and progress.epoch >= epochs
+    return progress.is_closed and (is_last or progress.is_out_of(recipe.patience))
+
+
+def _search_anew(progress: Progress, score: str | None) -> str:
+    """Forget the best score, so that the search for the best weights begins anew.
+
+    If the weights of the checkpoint were evaluated, this is done again, which writes `best/`.
+
+    Args:
+        progress: The position, which is changed in place.
+        score: The figure that decides which weights are best; None if the run looks for none.
+
+    Returns:
+        A sentence for the user, after a blank; empty if the run looks for no best weights.
+    """
+    epoch, was_evaluated = progress.epoch, progress.score is not None
     progress.best, progress.score, progress.best_epoch = None, None, epoch
-    if score is not None:
+    if score is None:
+        return ""
+    where = ""
+    if was_evaluated:
         progress.closed = epoch - 1
+        where = f" with those after epoch {epoch}, which are evaluated again"
+    return f" The search for the best weights begins anew{where}."
 
 
 def _lost(path: Path) -> str:

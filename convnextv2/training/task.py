@@ -97,6 +97,13 @@ class Task(Protocol):
         """The training batches of this rank."""
 
     @property
+    def validation(self) -> Source | None:
+        """The validation images; None if there are none.
+
+        If they change when a run is resumed, the search for the best weights begins anew.
+        """
+
+    @property
     def score(self) -> str | None:
         """The figure that decides which weights are best. Larger is better, except for "loss".
 

@@ -220,7 +220,8 @@ def _restore_position(
     """
     recipe, run, place = task.recipe, start.run, start.place
     asked = recipe.images_per_batch(), recipe.accumulate
-    here = conditions(recipe, place, task.loader.source, dtype, pace.steps_per_epoch, asked)
+    source = task.loader.source
+    here = conditions(recipe, place, source, task.validation, dtype, pace.steps_per_epoch, asked)
     progress = Progress()
     if start.way is Way.RESUME:
         progress, pace, here = resume_run(

@@ -207,6 +207,12 @@ def test_changed_annotations_are_noticed_when_a_run_goes_on(
     words = ["--data_dir", str(tmp_path / "d"), "--out", str(tmp_path / "run"), "--resume"]
     assert main(["train", *words, "--epochs", "3"]) == 2
     assert "the labels of the 6 training images" in capsys.readouterr().err
+    shutil.copy(data / path.name, path)
+    path = tmp_path / "d" / "instances_val.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
+    assert main(["train", *words, "--epochs", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "validation images have changed. The search for the best weights begins anew" in printed
 
 
 def test_plan_counts_images_with_objects(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ class Learned:
     """A task without validation images."""
 
     description: Description
-    is_validated: bool = False
+    validation: None = None
 
 
 @pytest.mark.parametrize("kind", ["classifier", "multi_label", "segmentation", "detection"])

@@ -14,6 +14,7 @@ from processes import run_alone, run_ranks
 from runs import SMALL, draw, metrics, weights
 
 import convnextv2
+from convnextv2.checkpoint import read_progress
 from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.evaluation.segmentation import count_pixels
@@ -49,6 +50,8 @@ def test_it_learns_and_its_report_shows_it(trained: Path) -> None:
     evals = [record for record in metrics(trained) if record["kind"] == "eval"]
     assert len(evals) == 2
     assert max(record["miou"] for record in evals) > 0.33  # background alone: 0.26
+    conditions = read_progress(sorted((trained / "checkpoints").iterdir())[-1])["conditions"]
+    assert conditions["validation"]["images"] == 4  # a resumed run compares them
     page = (trained / "report.html").read_text()
     for part in ("mean IoU", "Confusions", "Worst images", *CLASSES, "Validation mean IoU"):
         assert part in page

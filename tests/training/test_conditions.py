@@ -12,6 +12,7 @@ from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.conditions import (
     Conditions,
+    Fingerprint,
     check_changes,
     check_classes,
     conditions,
@@ -67,7 +68,7 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
     source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
 
     def found() -> str:
-        here = conditions(RECIPE, place, source, torch.float32, 1, (6, 1))
+        here = conditions(RECIPE, place, source, None, torch.float32, 1, (6, 1))
         return here.versions["kernels"]
 
     choice.choose("auto")
@@ -80,10 +81,47 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
 def test_a_checkpoint_knows_its_recipe_as_it_comes_back_from_json() -> None:
     source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
     recipe = RECIPE.model_copy(update={"betas": (0.8, 0.9), "image_size": (64, 32)})
-    here = conditions(recipe, place, source, torch.float32, 1, (6, 1))
+    here = conditions(recipe, place, source, None, torch.float32, 1, (6, 1))
     read = Conditions.read(json.loads(json.dumps(asdict(here))))
     assert recipe_then(recipe, read) == recipe == recipe_then(RECIPE, read)
     assert recipe_then(RECIPE, Conditions()) == RECIPE  # an older checkpoint says nothing
+
+
+def test_a_checkpoint_knows_its_validation_images() -> None:
+    source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
+    for validation, images in ((source, 1), (None, 0)):
+        here = conditions(RECIPE, place, source, validation, torch.float32, 1, (6, 1))
+        read = Conditions.read(json.loads(json.dumps(asdict(here))))
+        assert read == here and read.validation is not None and read.validation.images == images
+    assert Conditions.read({}).validation is None  # an older checkpoint says nothing
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "told"),
+    [
+        (["v/a/1", "v/b/2"], [0, 1], ""),
+        (["w/a/1", "w/b/2"], [0, 1], ""),  # the folder was moved
+        (["v/a/1", "v/b/3"], [0, 1], "the names of the 2 validation images, or their order, have"),
+        (["v/a/1", "v/b/2"], [1, 1], "the labels of the 2 validation images have changed"),
+        (["v/a/1", "v/b/2"], [[1, 0], [0, 1]], "the labels of the 2 validation images have"),
+        (["v/a/1"], [0], "validation images: 2 before, 1 from here on"),
+    ],
+)
+def test_changed_images_are_told_by_their_fingerprint(
+    names: list[str], labels: list, told: str
+) -> None:
+    then = Fingerprint.of(Source(["v/a/1", "v/b/2"], np.array([0, 1]), ("a", "b")))
+    now = Fingerprint.of(Source(names, np.array(labels), ("a", "b")))
+    found = then.change(now, "validation")
+    assert found.startswith(told) and bool(found) == bool(told)
+
+
+def test_validation_images_that_came_or_went_are_told() -> None:
+    some = Fingerprint.of(Source(["v/a/1"], np.array([0]), ("a",)))
+    none = Fingerprint.of(None)
+    assert some.change(none, "validation") == "validation images: 1 before, 0 from here on"
+    assert none.change(some, "validation") == "validation images: 0 before, 1 from here on"
+    assert not none.change(none, "validation")
 
 
 def test_more_epochs_and_other_versions_are_told_and_not_refused() -> None:

@@ -41,12 +41,12 @@ class Dense:
                 something that the annotations do not have.
         """
         recipe, self._place, self._goal = start.recipe, start.place, goal
-        source, self._validation = goal.find(recipe, self._place)
-        say_notes(source, self._validation)
-        say(goal.summary(source, self._validation))
-        is_watched = self._validation is not None and recipe.val_while_train
-        if self._validation is not None and is_watched:
-            goal.check_validation(self._validation)
+        source, self.validation = goal.find(recipe, self._place)
+        say_notes(source, self.validation)
+        say(goal.summary(source, self.validation))
+        is_watched = self.validation is not None and recipe.val_while_train
+        if self.validation is not None and is_watched:
+            goal.check_validation(self.validation)
         if line := scratch_line(start.way, len(source), classifies=False):
             say(line)
         self.class_names = source.class_names
@@ -94,11 +94,6 @@ class Dense:
         blank = torch.zeros(shape, device=next(model.parameters()).device)
         return self._goal.trial(model, blank, self.recipe)
 
-    @property
-    def is_validated(self) -> bool:
-        """True if there are validation images."""
-        return self._validation is not None
-
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Compute the loss of a batch.
 
@@ -122,11 +117,11 @@ class Dense:
         Returns:
             The figures of the goal, by name.
         """
-        assert self._validation is not None
+        assert self.validation is not None
         recipe, place, how = self.recipe, self._place, self._preprocessing
         loader = build_evaluation_loader(
             recipe,
-            self._validation,
+            self.validation,
             place,
             self._quarantine,
             self.loader.patience,
@@ -134,6 +129,6 @@ class Dense:
             collate=self._goal.collate,
             batch_size=1,
         )
-        figures = self._goal.evaluate(self.model, loader, self._validation, how, recipe, place)
+        figures = self._goal.evaluate(self.model, loader, self.validation, how, recipe, place)
         say_left_out(loader.skipped_anywhere(place), "validation image")
         return figures

@@ -43,7 +43,7 @@ class MaskedPretraining:
         """
         recipe, place = start.recipe, start.place
         self._place = place
-        source, _ = find_sources(recipe, labelled=False)
+        source, self.validation = find_sources(recipe, labelled=False)
         say_notes(source)
         say(f"{counted(len(source), 'image(s)')} for pre-training.")
         torch.manual_seed(recipe.seed)

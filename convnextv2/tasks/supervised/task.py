@@ -54,10 +54,10 @@ class Supervised:
             RecipeError: `num_classes` is less than the number of classes in the data.
         """
         recipe, self._place = start.recipe, start.place
-        self._goal, (source, self._validation) = goal, sources
-        goal.check(recipe, source, self._validation)
-        say_notes(source, self._validation)
-        say(summary(source, self._validation))
+        self._goal, (source, self.validation) = goal, sources
+        goal.check(recipe, source, self.validation)
+        say_notes(source, self.validation)
+        say(summary(source, self.validation))
         if line := scratch_line(start.way, len(source)):
             say(line)
         classes = source.class_names
@@ -80,9 +80,7 @@ class Supervised:
             recipe, self.model, self._trial, self._place, self.depths, images=len(source)
         )
         self._to_images = build_batch_transform(recipe, self._num_classes)
-        criterion = goal.criterion(
-            recipe, source, self._validation, class_names, self._place.device
-        )
+        criterion = goal.criterion(recipe, source, self.validation, class_names, self._place.device)
         self._criterion, balance = criterion.loss, criterion.balance
         if self._lessons is not None:
             balance = self._lessons.balance(balance)
@@ -98,7 +96,7 @@ class Supervised:
             balance=balance,
         )
         self.best_description = self.description
-        is_watched = self._validation is not None and recipe.val_while_train
+        is_watched = self.validation is not None and recipe.val_while_train
         self.score = goal.score(recipe) if is_watched else None
         for line in criterion.lines:
             say(line)
@@ -122,11 +120,6 @@ class Supervised:
             return self._lessons.loss(model, blank, Tensor.sum)
         total: Tensor = model(blank).sum()
         return total
-
-    @property
-    def is_validated(self) -> bool:
-        """True if there are validation images."""
-        return self._validation is not None
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Compute the recipe's loss of a batch, which is normalised and mixed on the device."""
@@ -188,16 +181,16 @@ class Supervised:
         Returns:
             The figures of the goal, by name.
         """
-        assert self._validation is not None
+        assert self.validation is not None
         recipe, place = self.recipe, self._place
         loader = build_evaluation_loader(
-            recipe, self._validation, place, self._quarantine, self.loader.patience
+            recipe, self.validation, place, self._quarantine, self.loader.patience
         )
         dtype = choose_precision(recipe.precision, place.device)
         figures, thresholds = self._goal.evaluate(
             autocast_logits(self.model, place, dtype),
             loader,
-            images=len(self._validation),
+            images=len(self.validation),
             num_classes=self._num_classes,
             to_images=lambda pixels: self._to_images.normalise(pixels.to(place.device)),
             place=place,
