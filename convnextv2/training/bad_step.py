@@ -17,6 +17,7 @@ import torch
 
 from convnextv2.data.batch import Batch
 from convnextv2.errors import CheckpointError
+from convnextv2.files import parse_json
 from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 _FOLDER, _KEY = "bad_steps", "convnextv2.bad_step"
@@ -126,7 +127,7 @@ def read_bad_step(path: Path) -> KeptStep:
     """
     tensors, metadata = read_tensors(path)
     try:
-        content = json.loads(metadata[_KEY])
+        content = parse_json(metadata[_KEY])
         batches = [
             Batch(
                 tensors[f"{i}.pixels"],
@@ -135,6 +136,8 @@ def read_bad_step(path: Path) -> KeptStep:
             )
             for i, names in enumerate(content["names"])
         ]
+        for batch, names in zip(batches, content["names"], strict=True):
+            _check(batch, names)
         return KeptStep(
             step=int(content["step"]),
             epoch=int(content["epoch"]),
@@ -144,8 +147,25 @@ def read_bad_step(path: Path) -> KeptStep:
             batches=[batch._replace(pixels=_channels_last(batch.pixels)) for batch in batches],
             names=content["names"],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: is not a kept step ({error}).") from error
+
+
+def _check(batch: Batch, names: Any) -> None:
+    """Check that a batch has pixels of images, and as many names, targets and indices.
+
+    Raises:
+        ValueError: It does not.
+        TypeError: A tensor has no dimensions.
+    """
+    pixels, targets, indices = batch
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4:
+        raise ValueError(f"pixels are {pixels.dtype} with {pixels.dim()} dimensions")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names of images are not text")
+    counts = [len(names), len(pixels), len(targets), len(indices)]
+    if not names or len(set(counts)) > 1:
+        raise ValueError(f"the numbers of names, images, targets and indices are {counts}")
 
 
 def _tensors_of(batch: Batch) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from convnextv2.distillation.lessons import Lessons, build_lessons
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import TileLessons, build_tile_lessons
 from convnextv2.distributed import Place
-from convnextv2.errors import RunError
+from convnextv2.errors import CheckpointError, RunError
 from convnextv2.evaluation.balance import build_balance
 from convnextv2.evaluation.gallery import contact_sheet
 from convnextv2.files import replacing
@@ -44,6 +44,9 @@ from convnextv2.weights.restore import load_model
 from convnextv2.weights.safetensors import WEIGHTS
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""The types of class numbers."""
 
 
 class Replayed(NamedTuple):
@@ -82,7 +85,7 @@ def replay(options: ReplayOptions) -> list[Replayed]:
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: The step that was kept cannot be read.
+        CheckpointError: The step that was kept cannot be read, or is of another network.
     """
     opened = open_run(Path(options.run))
     kept = _kept(opened, options.step)
@@ -121,6 +124,8 @@ def _kept(run: Run, step: int | None) -> list[KeptStep]:
     parts = [part for part in found if part.step == wanted]
     if not parts:
         raise RunError(f"step = {step}: not kept. There are: {', '.join(map(str, numbers))}.")
+    if not any(part.batches for part in parts):
+        raise RunError(f"{run.path}: of step {wanted}, no images were kept.")
     return parts
 
 
@@ -163,7 +168,7 @@ class _Measured:
     def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
         self._recipe, self._place = recipe, Place(choose_device(recipe.device))
         model, description = load_model(checkpoint / WEIGHTS)
-        self._names = description.class_names
+        self._names, self._kind = description.class_names, description.kind
         self._criterion: Criterion | None = None
         if not isinstance(model, FCMAE | Segmentor | Detector):
             self._criterion = _criterion(recipe, description, self._place.device)
@@ -179,9 +184,26 @@ class _Measured:
         found = []
         for batch, names in zip(kept.batches, kept.names, strict=True):
             for pixels, target, name in zip(batch.pixels, batch.targets, names, strict=True):
+                self._check(kept.step, pixels, target, name)
                 loss, norm = self._measure(pixels, target, generator)
                 found.append(Replayed(name, _label(target, self._names), pixels, loss, norm))
         return found
+
+    def _check(self, step: int, pixels: Tensor, target: Any, name: str) -> None:
+        """Check that an image and its target are for this network.
+
+        Raises:
+            CheckpointError: They are not.
+        """
+        why, channels = "", self._recipe.in_channels
+        if len(pixels) != channels:
+            why = f"it has {len(pixels)} channels, expected {channels}"
+        elif not _fits(target, pixels, self._kind, len(self._names)):
+            why = "its target is that of another task or of other classes"
+        if why:
+            raise CheckpointError(
+                f"bad_steps/: step {step} is not of this run: {name}: {why}. Remove its files."
+            )
 
     def _measure(
         self, pixels: Tensor, target: Any, generator: torch.Generator
@@ -222,6 +244,29 @@ class _Measured:
         if isinstance(self._lessons, Lessons):
             return self._lessons.loss(model, image, on_label)
         return on_label(model(image))
+
+
+def _fits(target: Any, pixels: Tensor, kind: str, classes: int) -> bool:
+    """Return whether a target is one that a network learns from.
+
+    Args:
+        target: The target of one image.
+        pixels: The pixels of the image.
+        kind: The kind of the network; see `Description.kind`.
+        classes: The number of its classes.
+    """
+    if kind == "fcmae":
+        return True
+    if kind == "detection":
+        if not isinstance(target, dict) or not {"size", "boxes", "labels"} <= target.keys():
+            return False
+        target, shape = target["labels"], target["boxes"].shape[:1]
+    else:
+        shape = {"multi_label": (classes,), "segmentation": pixels.shape[1:]}.get(kind, ())
+    if not isinstance(target, Tensor) or target.shape != shape or target.dtype not in _INTEGERS:
+        return False
+    limit = 2 if kind == "multi_label" else classes
+    return bool(((target >= -1) & (target < limit)).all())
 
 
 def _label(target: Any, class_names: list[str]) -> str:

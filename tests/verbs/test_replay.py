@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from json_answers import read_answer
 from PIL import Image
 from runs import SMALL, draw
@@ -9,6 +11,8 @@ from convnextv2 import replay
 from convnextv2.cli import main
 from convnextv2.errors import RunError
 from convnextv2.training.bad_step import bad_steps, read_bad_step
+from convnextv2.verbs.replay import _fits
+from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,62 @@ def test_a_step_that_was_not_finite_can_be_looked_at(
         assert picture.width > 2 * 96
     with pytest.raises(RunError, match=f"There are: {kept.step}"):
         replay(run, step=999)
+
+
+EDITS = {
+    "names": [["a", "b"]],
+    "losses": [None],
+    "step": 1e400,
+}
+
+
+def test_kept_steps_that_were_edited_or_are_of_another_run_are_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = diverged("train", photos, tmp_path / "run", "--lr", "1e5", "--log_every_steps", "1")
+    (path,) = bad_steps(run)
+    tensors, metadata = read_tensors(path)
+    key = next(name for name in metadata if name.endswith("bad_step"))
+    text = metadata[key]
+    content = json.loads(text)
+
+    def refused(tensors: dict, text: str = text) -> str:
+        write_tensors(path, tensors, {key: text})
+        capsys.readouterr()
+        assert main(["replay", str(run)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    for name, value in EDITS.items():
+        assert "is not a kept step (" in refused(tensors, json.dumps(content | {name: value}))
+    assert "no images were kept" in refused(tensors, json.dumps(content | {"names": []}))
+    assert "nested too deeply" in refused(tensors, "[" * 100_000)
+    pixels = tensors["0.pixels"]
+    for other in (pixels.float(), pixels[:2], pixels[0], pixels.sum()):
+        assert "is not a kept step (" in refused(tensors | {"0.pixels": other})
+    images = len(pixels)
+    assert "it has 5 channels, expected 3" in refused(
+        tensors | {"0.pixels": torch.zeros(images, 5, 64, 64, dtype=torch.uint8)}
+    )
+    for targets in (torch.full((images,), 99), torch.zeros(images, 2), torch.zeros(images)):
+        line = refused(tensors | {"0.targets": targets})
+        assert f"step {content['step']} is not of this run" in line
+
+
+@pytest.mark.parametrize("kind", ["classifier", "multi_label", "segmentation", "detection"])
+def test_targets_of_each_task_fit_it_alone(kind: str) -> None:
+    pixels = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    targets = {
+        "classifier": torch.tensor(2),
+        "multi_label": torch.tensor([1, 0, -1]),
+        "segmentation": torch.full((4, 4), -1),
+        "detection": {
+            "size": torch.tensor([4, 4]),
+            "boxes": torch.zeros(1, 4),
+            "labels": torch.zeros(1, dtype=torch.int64),
+        },
+    }
+    assert [name for name, target in targets.items() if _fits(target, pixels, kind, 3)] == [kind]
 
 
 def test_a_step_without_weights_from_before_it_still_shows_its_images(
