@@ -21,6 +21,8 @@ _MAP_ENDS = (
     *("_gt", "_gtfine_labelids", "_l", "_annotation", "_matte"),
     *("_labeltrainids", "_gtfine_labeltrainids"),
 )
+_ENDS_BESIDE = tuple(end for end in _MAP_ENDS if end != "_l")
+"""The endings of maps that lie beside their images, where `_l` may mean a left or a large image."""
 _IMAGE_ENDS = ("", "_leftimg8bit", "_image", "_img", "_sat")
 _WHOLE = "Label maps are those called like the whole file of an image, such as a.jpg.png."
 
@@ -76,7 +78,7 @@ def find_map_end(folder: Path, *, is_sure: bool = False) -> str:
     maps = {stem.casefold(): f"{stem}{end}" for stem, end in parts if end.lower() in ANY_MAP}
     pairs: dict[str, int] = {}
     lone: dict[str, list[str]] = {}
-    for map_end in _MAP_ENDS:
+    for map_end in _ENDS_BESIDE:
         bases = {stem.removesuffix(map_end): stem for stem in maps if stem.endswith(map_end)}
         for image_end in _IMAGE_ENDS:
             found = {base for base in bases if f"{base}{image_end}" in stems}

@@ -215,6 +215,7 @@ def test_images_without_a_map_beside_them_are_missing(tmp_path: Path) -> None:
         ("gas_mask.png", "face_mask.png"),
         ("face.png", "face_mask.png", "a.png", "b.png"),
         ("face.png", "face_mask.png", "gas_mask.png", "a.png"),
+        ("house.jpg", "house_l.jpg", "tree.png", "tree_L.png"),
     ],
 )
 def test_photographs_of_masks_are_not_taken_for_label_maps(
