@@ -33,7 +33,7 @@ IMAGE_FOLDERS = (
 MAP_FOLDERS = (
     *("annotations", "annotation", "masks", "mask", "labels", "label", "label_maps", "labelmaps"),
     *("segmentation", "segmentations", "segmentationclass", "segmentation_masks", "gt", "gtfine"),
-    *("ground_truth", "groundtruth", "targets", "target"),
+    *("ground_truth", "groundtruth", "targets", "target", "masks_machine"),
 )
 """The usual names of folders of label maps."""
 _SPLIT_ENDS = ("annot", "_annot", "_annotations", "_labels", "_label", "_masks", "_mask", "_gt")

@@ -37,6 +37,14 @@ def test_data_without_splits_are_for_training(tmp_path: Path) -> None:
     assert found.keys() == {"train"} and found["train"].maps.name == "SegmentationClass"
 
 
+def test_an_export_of_supervisely_is_understood(tmp_path: Path) -> None:
+    touch(tmp_path, "img/a.jpg", "ann/a.jpg.json", "masks_human/a.jpg", "masks_machine/a.jpg.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).relative_to(tmp_path) for path in (*made.images, *made.maps)] == [
+        Path("img/a.jpg"), Path("masks_machine/a.jpg.png")
+    ]  # fmt: skip
+
+
 def test_named_splits_are_taken(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{kind}/fold{i}/a.png" for kind in ("images", "masks") for i in range(3)))
     found = find_folders(tmp_path, "fold0", "fold2")
