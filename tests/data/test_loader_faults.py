@@ -66,7 +66,7 @@ def assert_same(batches: list[Batch], expected: list[Batch]) -> None:
         assert all(torch.equal(*pair) for pair in zip(batch, other, strict=True))
 
 
-def kill_worker(loader: TrainingLoader) -> None:
+def kill_worker(loader: TrainingLoader | EvaluationLoader) -> None:
     os.kill(loader._reader.workers._iterator._workers[-1].pid, signal.SIGKILL)
 
 
@@ -86,6 +86,19 @@ def test_a_killed_worker_changes_no_batch(folder: Path, has_cache: bool, capfd) 
     assert_same(list(loader.batches(1, first_batch=2)), expected[1][2:])
     assert loader.workers_replaced == 2
     assert capfd.readouterr().err.count("was ended by SIGKILL") == 2
+
+
+def test_a_worker_killed_during_an_evaluation_changes_no_batch(folder: Path, capfd) -> None:
+    source, transform = image_folder(folder), EvalTransform(Preprocessing((16, 16)))
+    expected = list(EvaluationLoader(source, transform, batch_size=3))
+    loader = EvaluationLoader(source, transform, batch_size=3, workers=2)
+    found = []
+    for batch in loader:
+        found.append(batch)
+        if len(found) in (1, 4):
+            kill_worker(loader)
+    assert_same(found, expected)
+    assert capfd.readouterr().err.count("was ended by SIGKILL") == loader.workers_replaced > 0
 
 
 def test_a_worker_that_dies_with_the_lock_of_the_cache_blocks_nobody(folder: Path) -> None:
