@@ -7,6 +7,7 @@ from convnextv2.evaluation.health_section import health_sections
 from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
+from convnextv2.tasks.masked.masking import masked_tiles
 from convnextv2.tasks.page import title
 from convnextv2.text import typed
 from convnextv2.weights.opened import Weights
@@ -26,11 +27,13 @@ def report_pretraining(run: Run, weights: Weights) -> None:
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
     name = typed(run.path)
     fine_tune = f"convnextv2 train --config finetune --data_dir DATA --init {name} --out RUN"
+    height, width = weights.preprocessing.image_size
+    tile = weights.description.fcmae["tile"]
     page = build_page(
         f"FCMAE pre-training: {title(recipe)}",
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
-            "masked": f"{recipe.mask_ratio:.0%}",
+            "masked": masked_tiles((height // tile, width // tile), recipe.mask_ratio),
             "epochs": epochs,
             **({"teacher": recipe.teacher} if recipe.teacher else {}),
         },

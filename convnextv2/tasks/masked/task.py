@@ -19,6 +19,7 @@ from convnextv2.evaluation.gallery import grey_out
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.masked.masking import masked_tiles, masking_line
 from convnextv2.tasks.preview import Shown, beside, coloured
 from convnextv2.text import counted
 from convnextv2.training.announce import say_notes
@@ -55,6 +56,7 @@ class MaskedPretraining:
         preprocessing = build_preprocessing(recipe)
         self._size = preprocessing.image_size
         self._grid = self.model.grid(*self._size)
+        say(masking_line(self._grid, self.model.tile, recipe.mask_ratio))
         teacher = self._lessons = None
         if recipe.teacher:
             teacher = open_teacher(recipe.teacher, place.device, preprocessing)
@@ -90,7 +92,7 @@ class MaskedPretraining:
         """Return the images of a batch, each beside what its masks leave visible."""
         masks = draw_masks(len(batch.pixels), self._grid, self.recipe.mask_ratio, generator)
         hidden = grey_out(batch.pixels, masks[0], self._grid, self.model.tile)
-        title = f"{self.recipe.mask_ratio:.0%} masked"
+        title = f"{masked_tiles(self._grid, self.recipe.mask_ratio)} masked"
         return [
             Shown(beside(coloured(each), coloured(left)), title)
             for each, left in zip(batch.pixels, hidden, strict=True)
