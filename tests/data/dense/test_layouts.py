@@ -90,7 +90,7 @@ def test_a_yaml_file_names_the_data_itself(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cells\.yml: cannot be read as YAML"):
         find_layout(tmp_path / "cells.yml")
     (tmp_path / "cells.yml").write_text("a: b")
-    with pytest.raises(DataError, match=r"cells\.yml: no objects are found in it\."):
+    with pytest.raises(DataError, match=r"cells\.yml: has no objects\."):
         find_layout(tmp_path / "cells.yml")
 
 

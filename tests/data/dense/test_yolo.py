@@ -232,7 +232,7 @@ def test_a_list_of_nothing_that_is_there_is_refused(tmp_path: Path, content: byt
 
 
 def test_a_path_longer_than_any_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="which is not there"):
+    with pytest.raises(DataError, match="which does not exist"):
         images_of("x" * 300, tmp_path / "data.yaml", None)
 
 
