@@ -1944,7 +1944,7 @@ def replay(
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: The step that was kept cannot be read.
+        CheckpointError: The step that was kept cannot be read, or is of another network.
     """
 
 def statistics(

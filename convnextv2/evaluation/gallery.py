@@ -43,7 +43,7 @@ def shown_channels(channels: int) -> str:
         return ""
     if channels == 2:
         return "Shown is channel 1 of 2, as grey."
-    return f"Shown are channels 1 to 3 of {channels}, as RGB."
+    return f"Channels 1 to 3 of {channels} are shown as RGB."
 
 
 def reconstruction_gallery(

@@ -142,7 +142,7 @@ def test_an_artifact_of_a_fixed_size_sees_windows(
                 "class_names": ["sky", "road"],
                 "segmentation/palette": [[0, 0, 0], [9, 9, 9]],
             },
-            r"returns pixel_logits of shape \(\d, 3, 16, 24\), and artifact.json says \(\d, 2, 16",
+            r"returns pixel_logits of shape \(\d, 3, 16, 24\), but artifact.json says \(\d, 2, 16",
         ),
         ("places", {"arguments/stem_stride": 10**9}, "stem_stride = 1000000000: input should be"),
         ("things", {"shapes/class_logits": None}, "shapes does not name class_logits"),
@@ -286,7 +286,7 @@ def test_each_file_of_a_detector_is_checked(
             lambda: open_artifact(copied).check(),
             lambda: finder_of_artifact(open_artifact(copied)),
         ):
-            with pytest.raises(ArtifactError, match=f"{name} differs"):
+            with pytest.raises(ArtifactError, match=f"{name} does not match its SHA-256"):
                 use()
         (copied / name).write_bytes(before)
     open_artifact(copied).check()

@@ -65,7 +65,7 @@ def test_many_images_stand_two_to_a_row():
 def test_channels_that_are_not_shown_are_said():
     assert shown_channels(1) == shown_channels(3) == ""
     assert shown_channels(2) == "Shown is channel 1 of 2, as grey."
-    assert shown_channels(13) == "Shown are channels 1 to 3 of 13, as RGB."
+    assert shown_channels(13) == "Channels 1 to 3 of 13 are shown as RGB."
 
 
 @pytest.mark.parametrize("channels", [2, 4, 13])

@@ -276,7 +276,7 @@ def test_a_page_of_images_with_other_channels_says_which_are_shown():
     page = Page(
         build_page("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5)
     )
-    assert page.text.count("Shown are channels 1 to 3 of 5, as RGB.") == 2
+    assert page.text.count("Channels 1 to 3 of 5 are shown as RGB.") == 2
     assert (
         "Shown"
         not in Page(

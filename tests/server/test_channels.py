@@ -140,7 +140,7 @@ async def test_tiff_files_of_five_bands_from_statistics_to_the_server(
     assert evaluation.images == 6
     report = (trained / "report.html").read_text()
     assert (
-        report.count("Channels 1 to 3 of 5 are shown, as RGB.") >= 2
+        report.count("Channels 1 to 3 of 5 are shown as RGB.") >= 2
     )  # its own examples, and the pre-training's gallery
 
     values = field(1, 7, side=40)[:32, :32]

@@ -139,7 +139,7 @@ def test_the_text_of_predict_names_labels_or_says_that_there_is_none(
     files = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main(["predict", str(run), *files, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == files[0] and "green  (from " in lines[1]
+    assert lines[0] == files[0] and "green  (threshold " in lines[1]
     assert lines[2:] == [files[1], "  no label"]
     assert main(["predict", str(run), files[0], "--device", "cpu", "--top_k", "1"]) == 0
     assert "No effect here: top_k" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_an_interrupted_benchmark_does_not_wait_for_the_process_that_measures() 
     signal.setitimer(signal.ITIMER_REAL, 1)
     try:
         with pytest.raises(KeyboardInterrupt):
-            benchmark._apart("train", "convnextv2_atto", "", recipe, limit_s=120)
+            benchmark._measure_apart("train", "convnextv2_atto", "", recipe, limit_s=120)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -72,7 +72,7 @@ def test_a_process_that_is_killed_is_a_failure_of_its_row() -> None:
     before = signal.signal(signal.SIGALRM, kill)
     signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
     try:
-        row = benchmark._apart("train", "convnextv2_atto", "", recipe, limit_s=120)
+        row = benchmark._measure_apart("train", "convnextv2_atto", "", recipe, limit_s=120)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

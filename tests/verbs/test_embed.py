@@ -185,7 +185,7 @@ def test_a_table_gives_images_and_labels(weights: Path, pictures: Path, tmp_path
         ("cedar", "yes"),
         ("ash", "no"),
     ]
-    with pytest.raises(RecipeError, match="images.csv would be replaced, which is to be read"):
+    with pytest.raises(RecipeError, match="images.csv is to be read, and would be replaced"):
         convnextv2.embed(weights, table, out=tmp_path / "images.csv")
     with pytest.raises(RecipeError, match="labels = folder: .* is a table"):
         convnextv2.embed(weights, table, out=out, labels="folder")
