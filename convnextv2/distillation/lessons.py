@@ -1,4 +1,4 @@
-"""What a student learns from a teacher, soft labels, features or both, besides its own labels."""
+"""The losses of a student against a teacher: soft labels, features, or both."""
 
 from __future__ import annotations
 

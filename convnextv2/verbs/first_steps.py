@@ -31,7 +31,7 @@ raise SystemExit(main())
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """What the first steps of a run leave behind.
+    """The results of the first steps of a run.
 
     Attributes:
         records: The training records, one for each step.
