@@ -176,7 +176,7 @@ def check_values(scan: MapScan, coding: Coding) -> None:
             "ignores it."
         )
     raise UnknownValuesError(
-        f"the label maps hold {counted(len(unknown), 'value(s)')} that belong to none of the "
+        f"the label maps hold {counted(len(unknown), 'value(s)')} outside the "
         f"{len(coding.values)} classes: {few}{more}. {remedy}",
         unknown,
         coding.ignored,
