@@ -75,7 +75,7 @@ def image_folder(
         builder.build(),
         np.repeat(np.arange(len(names), dtype=np.int64), counts),
         tuple(names),
-        notes=notes + walk.notes(root),
+        notes=notes + walk.notes(root) + walk.label_map_note(root),
     )
     cache.store(source, walk)
     return source
@@ -99,7 +99,7 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
         lost = _lost(walk.passed_over)
         raise DataError(f"{root}: holds no image{lost}, nor do the folders in it.")
     _check_splits_inside(root, walk)
-    source = Source(builder.build(), notes=walk.notes(root))
+    source = Source(builder.build(), notes=walk.notes(root) + walk.label_map_note(root))
     cache.store(source, walk)
     return source
 
@@ -122,7 +122,7 @@ def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Sourc
             if not walk.add_images(path, builder):
                 lost = _lost(walk.passed_over)
                 raise DataError(f"{path}: holds no image{lost}, nor do the folders in it.")
-            notes += walk.notes(path)
+            notes += walk.notes(path) + walk.label_map_note(path)
         elif path.exists():
             builder.add("", [str(path)])
         else:

@@ -30,6 +30,15 @@ SUFFIXES = _suffixes()
 """The endings of the files that are read, in lower case, with the dot."""
 
 
+MAP_ENDS = (
+    *("_mask", "-mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_labelids"),
+    *("_gt", "_gtfine_labelids", "_annotation", "_matte"),
+    *("_labeltrainids", "_gtfine_labeltrainids"),
+)
+"""The endings, in lower case, by which the name of a label map differs from that of the image
+beside it."""
+
+
 def sniff(data: bytes) -> str | None:
     """Return the format of a file by its first bytes; None if it is none of FORMATS."""
     for format, mark in _MARKS.items():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from convnextv2.data.formats import MAP_ENDS
 from convnextv2.data.path_list import PathListBuilder
 from convnextv2.errors import DataError
 from convnextv2.text import counted
@@ -24,6 +26,7 @@ COMPANIONS = frozenset(
 """Endings of files that usually lie beside images. They are skipped without a message."""
 
 _CONVERTIBLE = {".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop"}
+_MAP_NAME = re.compile(rf"(.+)(?:{'|'.join(map(re.escape, MAP_ENDS))})(?:_\d+)?\.[^.]+")
 _EXAMPLES = 3
 
 Identity = tuple[int, int]
@@ -36,6 +39,8 @@ class Walk:
     end. Hidden files and folders, whose names begin with a dot, are skipped without a message.
 
     Attributes:
+        label_maps: Images whose names are those of label maps of images in the same folder, such as
+            a_mask.png or a_mask_1.png beside a.png.
         passed_over: The number of files that are not images, by ending in lower case ("" without
             one).
         system_folders: The names of folders in `SYSTEM_FOLDERS` that were skipped.
@@ -47,6 +52,7 @@ class Walk:
     """
 
     def __init__(self, suffixes: frozenset[str]) -> None:
+        self.label_maps: list[str] = []
         self.passed_over: Counter[str] = Counter()
         self.system_folders: set[str] = set()
         self.broken_links: list[str] = []
@@ -91,6 +97,7 @@ class Walk:
                 count += len(item[1])
             elif self._enter(item, start, seen):
                 files, folders = self._entries(item, spellings, outside)
+                self.label_maps += (os.path.join(item, name) for name in _label_maps(files))
                 if folders and item.count(os.sep) <= work_root.count(os.sep) + 1:
                     self.subfolders[item.rstrip(os.sep)] = folders
                 if item == work_root:
@@ -123,6 +130,20 @@ class Walk:
         for first, second in self.shared_folders[:_EXAMPLES]:
             lines.append(f"{second}: holds images of {first} by a link; these have both classes.")
         return tuple(lines)
+
+    def label_map_note(self, root: Path) -> tuple[str, ...]:
+        """Return a message if some images may be label maps. It begins with `root`.
+
+        It is not one of the `notes`, because only those who use every image need it.
+        """
+        if not self.label_maps:
+            return ()
+        number = counted(len(self.label_maps), "image(s)")
+        return (
+            f"{root}: the names of {number} are those of label maps of images beside them "
+            f"({_few(sorted(self.label_maps))}). They are used like all others. If they are label "
+            "maps, move them elsewhere.",
+        )
 
     def _shared_images(self) -> list[str]:
         """Return the links in one class to an image that another class contains too."""
@@ -274,6 +295,15 @@ def _in_order(
 def _ancestors(folder: Path) -> set[Identity]:
     """Return the parents of a folder. A link to one of them would list the folder again."""
     return {_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
+
+
+def _label_maps(names: list[str]) -> list[str]:
+    """Return the names that are those of label maps of others, such as a_mask.png beside a.jpg."""
+    maps = {name: found[1] for name in names if (found := _MAP_NAME.fullmatch(name.lower()))}
+    if not maps:
+        return []
+    stems = {os.path.splitext(name)[0].lower() for name in names}
+    return [name for name, stem in maps.items() if stem in stems]
 
 
 def _identity(folder: str) -> Identity:

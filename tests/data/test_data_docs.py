@@ -181,6 +181,10 @@ FOLDERS = {
         ("cat", "dog"), 2, 2,
     ),
     "only-heic": Folder((*each("cat"), "dog/1.heic")),
+    "label-maps": Folder(
+        (*PETS, "cat/1_mask.png", "cat/1_mask_1.png", "dog/2_Mask.PNG", "dog/gas_mask.jpg"),
+        ("cat", "dog"), 6, 2,
+    ),
     "system": Folder(
         (*PETS, "__MACOSX/cat/1.jpg", "cat/@eaDir/1.jpg", "cat/.1.jpg"), ("cat", "dog"), 2, 2
     ),

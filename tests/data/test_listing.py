@@ -161,3 +161,24 @@ def test_very_deep_trees_are_listed(tmp_path: Path) -> None:
         for _ in range(1200):
             deep.rmdir()
             deep = deep.parent
+
+
+def test_images_named_like_label_maps_of_others_in_their_folder_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a_mask.png", "b/c.jpg", "b/c_MASK_2.png", "b/a_mask.png")
+    touch(tmp_path, "gas_mask.jpg", "left_l.jpg", "left.jpg")
+    walk = Walk(SUFFIXES)
+    assert len(listed(tmp_path, walk)) == 8
+    assert walk.label_maps == [f"{tmp_path}/a_mask.png", f"{tmp_path}/b/c_MASK_2.png"]
+    assert walk.notes(tmp_path) == ()
+    assert walk.label_map_note(tmp_path) == (
+        f"{tmp_path}: the names of 2 images are those of label maps of images beside them "
+        f"({tmp_path}/a_mask.png, {tmp_path}/b/c_MASK_2.png). They are used like all others. If "
+        "they are label maps, move them elsewhere.",
+    )
+
+
+def test_nothing_is_said_of_label_maps_without_their_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a_mask.png", "b/a.jpg")
+    walk = Walk(SUFFIXES)
+    listed(tmp_path, walk)
+    assert walk.label_map_note(tmp_path) == ()

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
-from convnextv2.data.formats import SUFFIXES
+from convnextv2.data.formats import MAP_ENDS, SUFFIXES
 from convnextv2.data.listing import scan
 from convnextv2.errors import DataError
 from convnextv2.text import counted
@@ -16,13 +16,8 @@ from convnextv2.text import counted
 ANY_MAP = MAP_SUFFIXES | LOSSY_SUFFIXES
 """The endings of files that may be label maps. Those in a lossy format are refused later."""
 
-_MAP_ENDS = (
-    *("_mask", "-mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_labelids"),
-    *("_gt", "_gtfine_labelids", "_l", "_annotation", "_matte"),
-    *("_labeltrainids", "_gtfine_labeltrainids"),
-)
-_ENDS_BESIDE = tuple(end for end in _MAP_ENDS if end != "_l")
-"""The endings of maps that lie beside their images, where `_l` may mean a left or a large image."""
+_MAP_ENDS = (*MAP_ENDS, "_l")
+"""The endings of maps in a folder of their own. Beside images, `_l` may mean a left image."""
 _IMAGE_ENDS = ("", "_leftimg8bit", "_image", "_img", "_sat")
 _WHOLE = "Label maps are those called like the whole file of an image, such as a.jpg.png."
 
@@ -78,7 +73,7 @@ def find_map_end(folder: Path, *, is_sure: bool = False) -> str:
     maps = {stem.casefold(): f"{stem}{end}" for stem, end in parts if end.lower() in ANY_MAP}
     pairs: dict[str, int] = {}
     lone: dict[str, list[str]] = {}
-    for map_end in _ENDS_BESIDE:
+    for map_end in MAP_ENDS:
         bases = {stem.removesuffix(map_end): stem for stem in maps if stem.endswith(map_end)}
         for image_end in _IMAGE_ENDS:
             found = {base for base in bases if f"{base}{image_end}" in stems}
