@@ -9,7 +9,8 @@ from pathlib import Path
 
 from convnextv2.data.dense.label_maps import LOSSY_SUFFIXES, MAP_SUFFIXES
 from convnextv2.data.formats import MAP_ENDS, SUFFIXES
-from convnextv2.data.listing import scan
+from convnextv2.data.listing import Walk
+from convnextv2.data.path_list import PathListBuilder
 from convnextv2.errors import DataError
 from convnextv2.text import counted
 
@@ -57,7 +58,8 @@ def find_map_end(folder: Path, *, is_sure: bool = False) -> str:
     and at least half of the images must have a map.
 
     Args:
-        folder: The folder. Folders in it are not searched.
+        folder: The folder. The folders below it are searched, too, where an image and its map are
+            in the same one.
         is_sure: Whether another file says that there are label maps. Then one pair is enough.
 
     Returns:
@@ -66,8 +68,9 @@ def find_map_end(folder: Path, *, is_sure: bool = False) -> str:
     Raises:
         DataError: There are maps with several endings, or some maps have no image.
     """
-    with scan(str(folder)) as entries:
-        names = sorted(each.name for each in entries if not each.name.startswith("."))
+    builder = PathListBuilder()
+    Walk(SUFFIXES | ANY_MAP).add_images(folder, builder)
+    names = [os.path.relpath(path, folder) for path in builder.build()]
     parts = [os.path.splitext(name) for name in names]
     stems = {stem.casefold() for stem, end in parts if end.lower() in SUFFIXES}
     maps = {stem.casefold(): f"{stem}{end}" for stem, end in parts if end.lower() in ANY_MAP}

@@ -34,7 +34,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
             "masked": masked_tiles((height // tile, width // tile), recipe.mask_ratio),
-            "epochs": epochs,
+            "epoch" if epochs == "1" else "epochs": epochs,
             **({"teacher": recipe.teacher} if recipe.teacher else {}),
         },
         recipe=recipe.model_dump(),

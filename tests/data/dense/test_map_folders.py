@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,22 @@ def test_maps_beside_their_images_are_told_apart(tmp_path: Path, image: str, mas
         [line] = made.notes
         assert line.startswith("Label maps are the files beside the images whose names end in ")
     assert pair(find_folders(tmp_path / "train")["train"]).notes == (line,)
+
+
+def test_maps_beside_their_images_in_folders_below_are_found(tmp_path: Path) -> None:
+    names = ("benign/b (1).png", "benign/b (2).png", "p/7/7_1.tif")
+    maps = ("benign/b (1)_mask.png", "benign/b (2)_mask.png", "p/7/7_1_mask.tif")
+    touch(tmp_path, *names, *maps, "data.csv", ".hidden/b_mask.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert tuple(os.path.relpath(path, tmp_path) for path in made.images) == names
+    assert tuple(os.path.relpath(path, tmp_path) for path in made.maps) == maps
+    assert not made.missing and not made.spare
+
+
+def test_a_map_in_another_folder_than_its_image_is_not_beside_it(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "dog/a_mask.png")
+    with pytest.raises(DataError, match="Expected images/train"):
+        find_folders(tmp_path)
 
 
 def test_images_without_a_map_beside_them_are_missing(tmp_path: Path) -> None:
