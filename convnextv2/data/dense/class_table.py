@@ -7,7 +7,8 @@ These formats are read:
 - text: one name per line, `id name` or `id: name`; `red green blue name` (CamVid);
   `name:red,green,blue:...:...` (CVAT)
 - JSON: a list of names, of objects with id, name and color, or an object from id to name, or from
-  name to id
+  name to id or colour
+- `obj_class_to_machine_color.json` of Supervisely, where 0 is the background
 
 If a table has no ids, the first class is 0.
 """
@@ -34,11 +35,12 @@ USUAL_NAMES = (
     *("classes.csv", "classes.tsv", "classes.txt", "classes.json", "labels.txt", "labels.csv"),
     *("labelmap.txt", "label_colors.txt", "class_dict.csv", "id2label.json"),
     *("objectInfo150.csv", "objectInfo150.txt", "class_names.txt", "names.txt"),
-    "_classes.csv",
+    *("_classes.csv", "obj_class_to_machine_color.json"),
 )
 """The usual names of class tables. Letter case makes no difference."""
 
 _OF_SPLIT = "_classes.csv"
+_OF_SUPERVISELY = "obj_class_to_machine_color.json"
 _ID = ("id", "idx", "index", "value", "class_id", "label_id", "classid", "pixel_value", "pixel")
 _NAME = ("name", "class", "class_name", "label", "category", "names", "label_name")
 _COLOUR = ("color", "colour", "rgb", "hex", "color_rgb")
@@ -89,7 +91,8 @@ def has_pixel_values(folder: Path) -> bool:
 def find_class_table(root: Path) -> Path | None:
     """Find the class table in the folder of a data set; return None if there is none.
 
-    Roboflow writes the same table into the folder of each split.
+    Roboflow writes the same table into the folder of each split, and Supervisely writes it into the
+    folder of the project, which has one folder for each data set.
 
     Raises:
         DataError: There are several class tables.
@@ -100,7 +103,10 @@ def find_class_table(root: Path) -> Path | None:
     if len(stems) > 1:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{root}: has several class tables ({names}). Name one with classes.")
-    return found[0] if found else _table_of_splits(root)
+    if found:
+        return found[0]
+    of_project = root.resolve().parent / _OF_SUPERVISELY
+    return of_project if of_project.is_file() else _table_of_splits(root)
 
 
 def _table_of_splits(root: Path) -> Path | None:
@@ -129,6 +135,8 @@ def read_class_table(path: Path) -> ClassTable:
         raise DataError(f"{path}: the class table cannot be read ({why}).") from None
     if path.suffix.lower() == ".json":
         entries = _from_json(text, path)
+        if path.name == _OF_SUPERVISELY:
+            entries = _by_grey_value(entries)
     elif path.suffix.lower() in (".csv", ".tsv"):
         entries = _from_csv(text, path)
     else:
@@ -289,7 +297,24 @@ def _from_pair(key: str, value: Any, path: Path) -> Entry:
         return Entry(value, _id(key, path))
     if isinstance(value, int) and not isinstance(value, bool):
         return Entry(key, _id(value, path))
+    if isinstance(value, list):
+        return Entry(key, None, _colour(" ".join(map(str, value)), path))
     raise DataError(f"{path}: the entry {key!r} cannot be understood. Expected id: name.")
+
+
+def _by_grey_value(entries: Sequence[Entry]) -> list[Entry]:
+    """Take the colours of Supervisely, such as (2, 2, 2), as the ids of classes.
+
+    Its tables do not list the background, whose value is 0.
+    """
+    if not all(entry.colour and len(set(entry.colour)) == 1 for entry in entries):
+        return list(entries)
+    classes = [Entry(entry.name, entry.colour[0]) for entry in entries if entry.colour]
+    if all(entry.id for entry in classes):
+        names = {entry.name for entry in classes}
+        name = next((name for name in ("background", "unlabelled") if name not in names), "0")
+        classes.insert(0, Entry(name, 0))
+    return classes
 
 
 def _from_item(item: Any, path: Path) -> Entry:

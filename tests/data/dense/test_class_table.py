@@ -42,6 +42,7 @@ def test_ids_and_names_are_read_in_every_form(tmp_path: Path, name: str, text: s
         ("a.csv", "Void,0,0,0\nBuilding,128,0,64\n"),
         ("label_colors.txt", "0 0 0\tVoid\n128 0 64\t\tBuilding\n"),
         ("labelmap.txt", "# label:color_rgb:parts:actions\nVoid:0,0,0::\nBuilding:128,0,64::\n"),
+        ("a.json", '{"Void": [0, 0, 0], "Building": [128, 0, 64]}'),
         (
             "a.json",
             '[{"name": "Void", "color": [0, 0, 0]}, {"name": "Building", "color": "#800040"}]',
@@ -52,6 +53,20 @@ def test_colours_are_read_in_every_form(tmp_path: Path, name: str, text: str) ->
     found = table(tmp_path, name, text)
     assert (found.names, found.ids) == (("Void", "Building"), (0, 1))
     assert found.colours == ((0, 0, 0), (128, 0, 64)) and not found.has_ids
+
+
+def test_the_values_of_supervisely_are_ids_and_0_is_the_background(tmp_path: Path) -> None:
+    (tmp_path / "ds1").mkdir()
+    path = tmp_path / "obj_class_to_machine_color.json"
+    path.write_text('{"kiwi": [1, 1, 1], "lemon": [2, 2, 2]}')
+    assert find_class_table(tmp_path / "ds1") == find_class_table(tmp_path) == path
+    found = read_class_table(path)
+    assert found.names == ("background", "kiwi", "lemon")
+    assert found.ids == (0, 1, 2) and found.has_ids and not found.colours
+    path.write_text('{"background": [1, 1, 1], "lemon": [2, 2, 2]}')
+    assert read_class_table(path).names == ("unlabelled", "background", "lemon")
+    path.write_text('{"kiwi": [120, 0, 7], "lemon": [0, 0, 0]}')
+    assert read_class_table(path).colours == ((120, 0, 7), (0, 0, 0))
 
 
 def test_names_alone_count_from_zero(tmp_path: Path) -> None:
