@@ -140,9 +140,9 @@ class Walk:
             return ()
         number = counted(len(self.label_maps), "image(s)")
         return (
-            f"{root}: the names of {number} are those of label maps of images beside them "
-            f"({_few(sorted(self.label_maps))}). They are used like all others. If they are label "
-            "maps, move them elsewhere.",
+            f"{root}: judging by the names, {number} may be label maps of images beside them "
+            f"({_few(sorted(self.label_maps))}). All are used as images. Move label maps "
+            "elsewhere.",
         )
 
     def _shared_images(self) -> list[str]:

@@ -171,9 +171,9 @@ def test_images_named_like_label_maps_of_others_in_their_folder_are_said(tmp_pat
     assert walk.label_maps == [f"{tmp_path}/a_mask.png", f"{tmp_path}/b/c_MASK_2.png"]
     assert walk.notes(tmp_path) == ()
     assert walk.label_map_note(tmp_path) == (
-        f"{tmp_path}: the names of 2 images are those of label maps of images beside them "
-        f"({tmp_path}/a_mask.png, {tmp_path}/b/c_MASK_2.png). They are used like all others. If "
-        "they are label maps, move them elsewhere.",
+        f"{tmp_path}: judging by the names, 2 images may be label maps of images beside them "
+        f"({tmp_path}/a_mask.png, {tmp_path}/b/c_MASK_2.png). All are used as images. Move label "
+        "maps elsewhere.",
     )
 
 
