@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from convnextv2.data.path_list import PathList
@@ -242,7 +242,19 @@ def is_coloured(values: NDArray[Any]) -> bool:
     return bool(((red != green) | (green != blue)).any())
 
 
-def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
+def _grey_step(image: ImageFile.ImageFile) -> int:
+    """Return by how much Pillow multiplies grey levels of 2 or 4 bits to fill 0 to 255; or 1.
+
+    An image must not be loaded before, because its raw mode is known only until then.
+    """
+    args = image.tile[0][3] if image.tile else ""
+    raw_mode = str(args[0] if isinstance(args, tuple) else args)
+    return 85 if raw_mode.startswith("L;2") else 17 if raw_mode.startswith("L;4") else 1
+
+
+def _values_of(file: ImageFile.ImageFile, name: str, coloured: bool) -> NDArray[Any]:
+    step = _grey_step(file)
+    image: Image.Image = file
     if image.mode in ("LA", "PA", "RGBA"):
         alpha = np.asarray(image.getchannel("A"))
         if alpha.min() < 255:
@@ -259,6 +271,7 @@ def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
         values = np.asarray(image.convert("P") if image.mode == "PA" else image)
     elif image.mode in ("L", "LA") and not coloured:
         values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+        values = values // step if step > 1 else values
     elif image.mode in ("I", "I;16", "I;16B", "I;16L"):
         values = np.asarray(image).astype(np.int64)
     elif image.mode in ("L", "LA", "P", "PA", "RGB", "RGBA"):

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -41,6 +43,32 @@ def test_values_are_those_that_were_written_in_every_form() -> None:
 def test_values_of_16_bits_are_not_cut() -> None:
     deep = np.array([[0, 300], [40_000, 65_535]], np.uint16)
     assert read(encoded(Image.fromarray(deep))).tolist() == deep.tolist()
+
+
+def png_of_bits(values: list[list[int]], bits: int) -> bytes:
+    """Encode grey values of 2 or 4 bits, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    rows = b""
+    for row in values:
+        digits = "".join(f"{value:0{bits}b}" for value in row)
+        digits += "0" * (-len(digits) % 8)
+        rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    header = struct.pack(">IIBBBBB", len(values[0]), len(values), bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_values_of_fewer_bits_than_8_are_not_scaled(bits: int) -> None:
+    values = [[0, 1, 2, 3, 2], [2**bits - 1, 2, 1, 0, 3]]
+    for coloured in (False, True):
+        found = read(png_of_bits(values, bits), coloured)
+        scale = 255 // (2**bits - 1) * 0x010101 if coloured else 1
+        assert found.tolist() == (np.array(values) * scale).tolist()
 
 
 def test_colours_are_packed_also_those_of_a_palette() -> None:
