@@ -371,16 +371,23 @@ class Run:
 
 
 def _scores(checkpoints: Iterable[Path]) -> dict[Path, float]:
-    """Read the scores of the checkpoints that were evaluated on the same images as the newest."""
+    """Read the scores of the checkpoints that were evaluated in the same way as the newest.
+
+    In the same way means on the same images, with the same knobs. Older checkpoints do not say how.
+    """
     found = {}
     for folder in checkpoints:
         with contextlib.suppress(DamagedCheckpointError):
             found[folder] = read_progress(folder)
-    images = [progress.get("conditions", {}).get("validation") for progress in found.values()]
+    conditions = [progress.get("conditions", {}) for progress in found.values()]
     return {
         folder: float(progress["score"])
-        for (folder, progress), their in zip(found.items(), images, strict=True)
-        if progress.get("score") is not None and their in (None, images[-1])
+        for (folder, progress), their in zip(found.items(), conditions, strict=True)
+        if progress.get("score") is not None
+        and all(
+            their.get(what) in (None, {}, conditions[-1].get(what))
+            for what in ("validation", "evaluation")
+        )
     }
 
 

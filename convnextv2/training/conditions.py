@@ -52,6 +52,9 @@ _FREE = frozenset(
 )
 """Knobs that do not change what is learned, or whose effect is compared in another way."""
 
+EVALUATION = ("best_by", "val_precision", "crop_pct", "slide", "test_scales", "test_flip")
+"""Knobs that decide what the score of some weights is, and so which weights are best."""
+
 _AT_ONCE = 2**20
 """The number of labels that are hashed at once."""
 
@@ -115,6 +118,8 @@ class Conditions:
             number of threads. If they differ, the result is as good but not the same bit for bit.
         validation: The validation images; None in older checkpoints. They do not change what is
             learned, but scores on other images cannot be compared.
+        evaluation: The knobs `EVALUATION`, as JSON types; empty in older checkpoints. Likewise,
+            scores cannot be compared if they differ.
     """
 
     images: int = 0
@@ -129,6 +134,7 @@ class Conditions:
     knobs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     validation: Fingerprint | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Conditions:
@@ -186,12 +192,17 @@ def conditions(
             "threads": str(torch.get_num_threads()) if place.device.type == "cpu" else "",
         },
         validation=Fingerprint.of(validation),
+        evaluation=_evaluation_knobs(recipe),
     )
 
 
 def _compared_knobs(recipe: Recipe) -> dict[str, Any]:
     """Return the knobs that change what is learned, as JSON types."""
     return recipe.model_dump(mode="json", exclude={*_WHERE, *_FREE})
+
+
+def _evaluation_knobs(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", include=set(EVALUATION))
 
 
 def recipe_then(recipe: Recipe, old: Conditions) -> Recipe:
@@ -201,10 +212,10 @@ def recipe_then(recipe: Recipe, old: Conditions) -> Recipe:
         recipe: The recipe in the run's recipe.yaml, which may have changed since.
         old: The conditions in the checkpoint.
     """
-    now = _compared_knobs(recipe)
+    now = _compared_knobs(recipe) | _evaluation_knobs(recipe)
     changed = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in old.knobs.items()
+        for name, value in (old.knobs | old.evaluation).items()
         if name in now and now[name] != value
     }
     return recipe.model_copy(update=changed)

@@ -23,6 +23,7 @@ from convnextv2.run import Run
 from convnextv2.text import counted
 from convnextv2.training import mindcv_files
 from convnextv2.training.conditions import (
+    EVALUATION,
     Conditions,
     check_changes,
     check_classes,
@@ -106,20 +107,17 @@ def resume_run(
     if recipe.epochs != old_recipe.epochs and not recipe.time:
         say(f"  {_schedule_note(old_recipe, recipe, saved.step, new)}")
     _forget_lost_best(saved, run, place, score)
-    _forget_best_of_others(saved, recipe, old, new, place, score)
+    images = place.gather(_changed_validation(old, new))[0]  # the main rank decides
+    _forget_other_scores(saved, recipe, old_recipe, images, score)
     restore(state, run, folder, checkpoint, saved, pace, place)
-    _restore_best(saved, recipe, old_recipe, run, score)
+    _complete_best(saved, run, score)
     convert_position(saved, old, new)
     return saved, pace, new
 
 
-def _restore_best(
-    progress: Progress, recipe: Recipe, old_recipe: Recipe, run: Run, score: str | None
-) -> None:
-    """Adapt the best score to another `best_by`, and complete it from the log if it is old."""
-    if recipe.best_by != old_recipe.best_by:  # scores of another figure cannot be compared
-        progress.best, progress.score, progress.best_epoch = None, None, progress.epoch
-    elif progress.best is not None and progress.best_epoch is None and score is not None:
+def _complete_best(progress: Progress, run: Run, score: str | None) -> None:
+    """Find the epoch of the best score in the log, if the checkpoint is old and lacks it."""
+    if progress.best is not None and progress.best_epoch is None and score is not None:
         done = [record for record in run.metrics() if record["epoch"] <= progress.epoch]
         progress.best_epoch = best_of(done, score)[1]
 
@@ -136,27 +134,40 @@ def _forget_lost_best(progress: Progress, run: Run, place: Place, score: str | N
     say(f"  {lost}{_search_anew(progress, score)}")
 
 
-def _forget_best_of_others(
-    progress: Progress,
-    recipe: Recipe,
-    old: Conditions,
-    new: Conditions,
-    place: Place,
-    score: str | None,
-) -> None:
-    """Look for the best weights anew if the validation images are others now, and say so.
-
-    The run would otherwise compare scores on different images. A run that is done keeps `best/`,
-    since all its weights were compared on the same images. The main rank decides.
-    """
+def _changed_validation(old: Conditions, new: Conditions) -> str:
+    """Return a sentence on changed validation images; empty if they are the same or unknown."""
     if old.validation is None or new.validation is None:
+        return ""
+    line = old.validation.change(new.validation, "validation")
+    return f"{line}." if line else ""
+
+
+def _forget_other_scores(
+    progress: Progress, recipe: Recipe, old_recipe: Recipe, images: str, score: str | None
+) -> None:
+    """Look for the best weights anew if scores are measured in another way now, and say so.
+
+    The run would otherwise compare scores on different images, or of different kinds. A run that
+    is done keeps `best/`, since all its weights were compared in the same way.
+
+    Args:
+        progress: The position, which is changed in place.
+        recipe: The recipe with which the run would continue.
+        old_recipe: The recipe with which the checkpoint was written.
+        images: A sentence on changed validation images; empty if they have not changed.
+        score: The figure that decides which weights are best; None if the run looks for none.
+    """
+    changed = [name for name in EVALUATION if getattr(recipe, name) != getattr(old_recipe, name)]
+    sentences = [images] if images else []
+    if changed and score is not None:
+        sentences.append(f"Scores with another {' or '.join(changed)} cannot be compared.")
+    if not sentences:
         return
-    if not (line := place.gather(old.validation.change(new.validation, "validation"))[0]):
-        return
+    line = " ".join(sentences)
     if _is_done(progress, recipe):
-        say(f"  {line}. The run is done, so best/ stays as it was found on the earlier ones.")
+        say(f"  {line} The run is done, so best/ stays as it was found before.")
         return
-    say(f"  {line}.{_search_anew(progress, score)}")
+    say(f"  {line}{_search_anew(progress, score)}")
 
 
 def _is_done(progress: Progress, recipe: Recipe) -> bool:

@@ -1,6 +1,7 @@
 """Runs that are to go on although something changed or broke meanwhile."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -448,6 +449,38 @@ def test_two_ranks_begin_the_search_anew_together(
     assert "9 before, 8 from here on. The search for the best weights begins anew" in printed
     assert epoch_of_best(out) in (2, 3)
     assert list(evaluations(out)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("is_edited", [False, True], ids=["by option", "in recipe.yaml"])
+def test_with_another_crop_the_search_for_the_best_weights_begins_anew(
+    is_edited: bool,
+    photos: Path,
+    straight: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = put_back(straight, tmp_path / "run", epochs=2, best=2.0)
+    first, _ = sorted((out / "checkpoints").iterdir())
+    rewrite_progress(first, {**read_progress(first), "score": 2.0})
+    change = ["--crop_pct", "0.5"]
+    if is_edited:
+        written = (out / "recipe.yaml").read_text()
+        (out / "recipe.yaml").write_text(re.sub("(?m)^crop_pct: .*", "crop_pct: 0.5", written))
+        assert (out / "recipe.yaml").read_text() != written
+        change = []
+    capsys.readouterr()
+    keep = ["--keep_policy", "top_k", "--keep_checkpoints", "1"]
+    assert train(photos, out, "--resume", *change, *keep) == 0
+    printed = capsys.readouterr().out
+    assert "  crop_pct: 0.875 before, 0.5 from here on\n" in printed
+    assert (
+        "  Scores with another crop_pct cannot be compared. The search for the best weights begins "
+        "anew with those after epoch 2, which are evaluated again.\n" in printed
+    )
+    assert equal(out, straight)  # what is learned does not depend on it
+    scores = evaluations(out)
+    assert epoch_of_best(out) == (2 if scores[2] > scores[3] else 3)
+    assert not first.exists()
 
 
 def test_checkpoints_are_not_kept_for_scores_on_other_validation_images(

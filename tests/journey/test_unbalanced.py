@@ -178,4 +178,6 @@ def test_an_older_checkpoint_and_another_figure_are_continued_with_patience(
     changed = ("--resume", "--epochs", "9", "--best_by", "loss")
     assert main(["train", "--out", str(other), *changed]) == 2
     assert main(["train", "--out", str(other), *changed, "--resume_allow", "best_by"]) == 0
-    assert "Stopped after epoch 6 of 9: loss has not" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Scores with another best_by cannot be compared. The search for the best" in printed
+    assert "Stopped after epoch 5 of 9: loss has not" in printed
