@@ -168,7 +168,7 @@ def _table_options(images: Images, labels: Sequence[str]) -> str:
 
 def _split_options(images: Images) -> str:
     """Name the splits for training and validation if their names do not say what they are for."""
-    train_split, val_split = images.uses()
+    train_split, val_split = images.splits_used()
     splits = {*images.split_names}
     options = ""
     for knob, name, kind in (
