@@ -310,18 +310,11 @@ def _without_header(
     rest = [i for i in filled if i not in chosen.values()]
     if labelled and "label" not in chosen:
         if len(rest) != 1:
-            columns = f"{len(filled)} columns" if len(filled) > 1 else "one column"
-            what = f"the first line is a row, not the names of {columns}: {_list(fields)}"
-            number = chosen["path"] + 1
-            remedy = f"Add a first line such as path,label, or: --columns path={number},label=2"
-            if len(filled) < 2:
-                remedy = "Add a column with the labels."
-            raise DataError(f"{path}: {what}. {remedy}")
+            raise DataError(f"{path}: {_unclear_row(fields, chosen['path'])}")
         chosen["label"] = rest.pop()
-    order = {role: chosen[role] for role in ROLES if role in chosen}
-    if not labelled:
-        order.pop("label", None)
-    pairs = ", ".join(f"{role} is read from column {i + 1}" for role, i in order.items())
+    roles = [role for role in ROLES if role in chosen and (labelled or role != "label")]
+    used = {role: chosen[role] for role in roles}
+    pairs = ", ".join(f"{role} is read from column {i + 1}" for role, i in used.items())
     between = f", separated by {sheet.separated_by}" if sheet.separated_by == "blanks" else ""
     unused = ", ".join(names[i] for i in rest)
     note = f"{path}: has no first line with names{between}; {pairs}"
@@ -329,11 +322,22 @@ def _without_header(
     return Columns(
         has_header=False,
         names=names,
-        path=order["path"],
-        label=order.get("label"),
-        split=order.get("split"),
+        path=used["path"],
+        label=used.get("label"),
+        split=used.get("split"),
         notes=(note,),
     )
+
+
+def _unclear_row(fields: Sequence[str], path_column: int) -> str:
+    """Say that the first line does not show which column has the labels, and what to do."""
+    count = sum(1 for field in fields if field)
+    columns = f"{count} columns" if count > 1 else "one column"
+    what = f"the first line is a row, not the names of {columns}: {_list(fields)}"
+    if count < 2:
+        return f"{what}. Add a column with the labels."
+    option = f"--columns path={path_column + 1},label=2"
+    return f"{what}. Add a first line such as path,label, or: {option}"
 
 
 def _has(fields: Sequence[str]) -> str:
