@@ -17,8 +17,6 @@ Files appear in one atomic step, so a run that is killed at any moment can be re
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import shutil
@@ -45,6 +43,7 @@ from convnextv2.lock import LOCK
 from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
+from convnextv2.records import line_of, whole_records
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.safetensors import save_weights
 
@@ -89,10 +88,9 @@ class Run:
 
     def is_reported(self) -> bool:
         """Return whether the report is at least as new as the log."""
-        log = self.path / "metrics.jsonl"
-        if not (self.report.exists() and log.exists()):
+        if not (self.report.exists() and self._log.exists()):
             return False
-        return self.report.stat().st_mtime_ns >= log.stat().st_mtime_ns
+        return self.report.stat().st_mtime_ns >= self._log.stat().st_mtime_ns
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl.
@@ -100,8 +98,8 @@ class Run:
         Args:
             record: What `json.dumps` accepts, with at least kind, step and epoch.
         """
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        with open(self._log, "a") as file:
+            file.write(line_of(record))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the records of metrics.jsonl.
@@ -109,9 +107,7 @@ class Run:
         Returns:
             The records in the order of the file. Damaged lines are left out.
         """
-        path = self.path / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        return list(_whole_records(text.splitlines()))
+        return whole_records(self._log_text().splitlines())
 
     def damaged_lines(self) -> int:
         """Count the damaged lines of metrics.jsonl.
@@ -120,10 +116,16 @@ class Run:
             The number of lines that are not records. A last line that a kill cut short does not
             count.
         """
-        path = self.path / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1].splitlines()
-        return len(whole) - len(list(_whole_records(whole)))
+        text = self._log_text()
+        ended = text[: text.rfind("\n") + 1].splitlines()
+        return len(ended) - len(whole_records(ended))
+
+    @property
+    def _log(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def _log_text(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
         """Go back to a position, from which the run writes everything again.
@@ -132,8 +134,7 @@ class Run:
             records: The records that stay in metrics.jsonl.
             checkpoint: The newest checkpoint that stays; None if no checkpoint stays.
         """
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        _write_if_other(self.path / "metrics.jsonl", text)
+        _write_if_other(self._log, "".join(map(line_of, records)))
         for folder in self.checkpoints():
             if checkpoint is None or folder > checkpoint:
                 _delete(folder)
@@ -196,7 +197,7 @@ class Run:
         """Flush metrics.jsonl to the disk."""
         with (
             contextlib.suppress(FileNotFoundError),
-            open(self.path / "metrics.jsonl", "rb") as file,
+            open(self._log, "rb") as file,
         ):
             os.fsync(file.fileno())
 
@@ -428,27 +429,3 @@ def _write_if_other(path: Path, text: str) -> None:
     """Write a file unless it already has this text, so that its time is that of the last change."""
     if not path.exists() or path.read_bytes() != text.encode(errors="surrogateescape"):
         write_text(path, text)
-
-
-def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Parse lines of metrics.jsonl, and skip those that are damaged."""
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and _is_whole(record):
-            yield record
-
-
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Return whether a record has the fields that its readers need, with the right types."""
-    if not isinstance(record.get("kind"), str):
-        return False
-    needed = ("step", "epoch", "loss") if record["kind"] == "train" else ("step", "epoch")
-    if not all(isinstance(record.get(name), int | float) for name in needed):
-        return False
-    if not all(math.isfinite(record[name]) for name in ("step", "epoch")):
-        return False
-    figures = record.keys() - {"kind"} if record["kind"] in ("train", "eval", "epoch") else ()
-    return not any(isinstance(record[name], str | list | dict) for name in figures)

@@ -88,11 +88,11 @@ def _check_asked(layout: Layout, root: Path, recipe: Recipe) -> None:
 
 def _unused(images: Images) -> list[str]:
     """Say which splits training would not use, because their names do not reveal their purpose."""
-    used = {name for name in images.uses() if name is not None}
+    used = {name for name in images.splits_used() if name is not None}
     rest = [
         split for split in images.split_names if images.kind_of(split) is None and split not in used
     ]
-    if not any(rest) or images.uses()[0] is None:
+    if not any(rest) or images.splits_used()[0] is None:
         return []
     return [
         f"Training on objects takes one split, so {', '.join(rest)} would not be used. Join the "

@@ -67,11 +67,38 @@ def correct(
         out: The folder of the audit.
         wrong_labels: What to do with training images whose labels are probably wrong.
     """
+    dropped, labels, changed = _decide(images, findings, copies, wrong_labels)
+    if images.task == "classification":
+        dropped |= _unlistable(images, labels, dropped)
+    if images.task == "segmentation" and images.targets is not None:
+        for i, label_map in enumerate(images.maps):
+            if not label_map:
+                dropped.setdefault(i, "without a label map that can be used")
+    kept = [i for i in range(len(images)) if i not in dropped]
+    counts = dict(Counter(dropped.values()))
+    if not kept:
+        return Corrected(None, 0, counts, changed, "")
+    path, options = _write(images, kept, labels, out)
+    return Corrected(path, len(kept), counts, changed, options)
+
+
+def _decide(
+    images: Images,
+    findings: Sequence[Finding],
+    copies: Mapping[int, str],
+    wrong_labels: WrongLabels,
+) -> tuple[dict[int, str], list[str], int]:
+    """Decide which images are left out, and which get another label; see `correct`.
+
+    Returns:
+        Index -> reason, for images that are left out; the label of each image; and the number of
+        labels that changed.
+    """
     named = zip(images.paths, images.splits, strict=True)
     at = {path_and_split: i for i, path_and_split in enumerate(named)}
-    dropped: dict[int, str] = {i: _reason(why) for i, why in copies.items()}
-    labels = [images.label_of(i) for i in range(len(images))]
     training = images.training_splits()
+    dropped = {i: _reason(why) for i, why in copies.items()}
+    labels = [images.label_of(i) for i in range(len(images))]
     changed = 0
     for finding in findings:
         i = at[finding.path, finding.split]
@@ -83,28 +110,28 @@ def correct(
             elif wrong_labels == "change":
                 labels[i] = finding.suggested
                 changed += 1
-    if images.task == "classification":
-        dropped |= _unlistable(images, labels, dropped)
-    if images.task == "segmentation" and images.targets is not None:
-        for i, label_map in enumerate(images.maps):
-            if not label_map:
-                dropped.setdefault(i, "without a label map that can be used")
-    kept = [i for i in range(len(images)) if i not in dropped]
-    counts = dict(Counter(dropped.values()))
-    if not kept:
-        return Corrected(None, 0, counts, changed, "")
+    return dropped, labels, changed
+
+
+def _write(
+    images: Images, kept: Sequence[int], labels: Sequence[str], out: Path
+) -> tuple[Path, str]:
+    """Write the images that are kept in the format of their task.
+
+    Returns:
+        The folder or the table, and the options that training needs to read it.
+    """
     if images.task == "detection":
         path = _write_coco(images, kept, out / "corrected")
-        options = " --task detection" + _split_options(images)
-    elif images.task == "segmentation":
+        return path, " --task detection" + _split_options(images)
+    if images.task == "segmentation":
         path, options = _write_links(images, kept, out / "corrected"), ""
         if images.targets is not None:
             knobs = {"task": "segmentation", **images.map_knobs}
             options = "".join(f" --{knob} {typed(text)}" for knob, text in knobs.items())
-    else:
-        path = _write_table(images, kept, labels, out / "manifest.csv")
-        options = _table_options(images, labels) + _split_options(images)
-    return Corrected(path, len(kept), counts, changed, options)
+        return path, options
+    path = _write_table(images, kept, labels, out / "manifest.csv")
+    return path, _table_options(images, labels) + _split_options(images)
 
 
 def _reason(why: str) -> str:
@@ -168,7 +195,7 @@ def _table_options(images: Images, labels: Sequence[str]) -> str:
 
 def _split_options(images: Images) -> str:
     """Name the splits for training and validation if their names do not say what they are for."""
-    train_split, val_split = images.uses()
+    train_split, val_split = images.splits_used()
     splits = {*images.split_names}
     options = ""
     for knob, name, kind in (

@@ -75,31 +75,37 @@ class Images:
         """Return the kind of a split by its name, as training on data of this task does."""
         return split_kind(split) if self.task == "detection" else kind_of(split)
 
-    def uses(self) -> tuple[str | None, str | None]:
-        """Return the names of the splits for training and for validation; None for the usual names.
+    def splits_used(self) -> tuple[str | None, str | None]:
+        """Return the splits that are used for training and for validation.
 
-        Without a split for training, those of unknown kind are used for training. If there is none
-        for validation either, the last of them is used for that, as with the folds of a
-        cross-validation. Training on objects takes only one split, so the first of them is used
-        there.
+        They are the splits that the user named. If the user named none for training, and none has a
+        usual name for it, the splits of unknown kind are used for training. If there is none for
+        validation either, the last of them is used for that, as with the folds of a
+        cross-validation.
+
+        Returns:
+            The names of the splits for training, separated by commas, and the name of the split for
+            validation; None for the usual names.
         """
-        splits = [split for split in self.split_names if split]
         train_split, val_split = self.asked
+        splits = [split for split in self.split_names if split]
         kinds = {self.kind_of(split) for split in splits}
-        if train_split is None and splits and "train" not in kinds:
-            rest = [each for each in splits if self.kind_of(each) is None and each != val_split]
-            if val_split is None and "validation" not in kinds and len(rest) > 1:
-                val_split = rest.pop()
-            rest = rest or splits[:1]
-            train_split = ",".join(rest[:1] if self.task == "detection" else rest)
-        return train_split, val_split
+        if train_split is not None or not splits or "train" in kinds:
+            return train_split, val_split
+        unknown = [each for each in splits if self.kind_of(each) is None and each != val_split]
+        if val_split is None and "validation" not in kinds and len(unknown) > 1:
+            val_split = unknown.pop()
+        chosen = unknown or splits[:1]
+        if self.task == "detection":
+            chosen = chosen[:1]  # training on objects takes only one split
+        return ",".join(chosen), val_split
 
     def training_splits(self) -> frozenset[str]:
         """Return the splits for training: those that were asked for, or all without another use."""
         asked = self.asked[0]
         if asked not in (None, HERE):
             return self._meant(asked)
-        train_split, val_split = self.uses()
+        train_split, val_split = self.splits_used()
         if self.task == "detection" and train_split is not None:
             return self._meant(train_split)
         others = self._meant(val_split)

@@ -20,7 +20,7 @@ from convnextv2.data.manifest import Table
 from convnextv2.data.source import Source
 from convnextv2.data.sources import table_options
 from convnextv2.data.split_names import kind_of
-from convnextv2.data.splits import asked_splits, find_splits, name_below
+from convnextv2.data.splits import SplitFolders, asked_splits, find_splits, name_below
 from convnextv2.data.table_sources import TableOptions, source_of
 from convnextv2.errors import DataError, StorageError
 from convnextv2.recipe.knobs import Recipe
@@ -72,29 +72,18 @@ def _task_of(root: Path, recipe: Recipe) -> TaskName:
 
 
 def _classified(root: Path, recipe: Recipe) -> Images:
+    """Read the images of a data set for classification: a table, or folders."""
     if root.is_file():
         return _listed(root, recipe)
     train_split, val_split = asked_splits(recipe)
     found = find_splits(root, train_split, val_split)
     name_of = partial(name_below, found.root)  # since two folders may have one name
-    folders = [found.validation] if found.validation else []
     if found.training is not None:
         sources = {name_of(found.training): _labelled_or_not(found.training)}
-        tests = [name for name in found.left_alone if kind_of(name) == "test"]
-        folders += [found.root / name for name in tests]
+        tests = [found.root / name for name in found.left_alone if kind_of(name) == "test"]
     else:
-        # Everything beside a split for validation is for training.
-        rest = "train" if found.validation else ""
-        outside = {*found.left_alone, *(folder.name for folder in folders)}
-        try:
-            sources = {rest: _labelled_or_not(found.root, sorted(outside))}
-        except StorageError:
-            raise
-        except DataError:
-            if not folders:
-                raise
-            sources = {}  # there is nothing beside the split for validation
-    for folder in folders:
+        sources, tests = _beside_validation(found), []
+    for folder in filter(None, (found.validation, *tests)):
         sources[name_of(folder)] = _labelled_or_not(folder)
     images = _joined("classification", root, sources)
     skipped = [name for name in found.left_alone if name not in sources]
@@ -104,6 +93,22 @@ def _classified(root: Path, recipe: Recipe) -> Images:
     if val_split is not None and found.validation is not None:
         val_split = name_of(found.validation)
     return replace(images, asked=(train_split, val_split), notes=(*images.notes, *more))
+
+
+def _beside_validation(found: SplitFolders) -> dict[str, Source]:
+    """Read the images of a folder without a split for training.
+
+    Everything beside a split for validation is for training. There may be nothing.
+    """
+    if found.validation is None:
+        return {"": _labelled_or_not(found.root, sorted(found.left_alone))}
+    outside = {*found.left_alone, found.validation.name}
+    try:
+        return {"train": _labelled_or_not(found.root, sorted(outside))}
+    except StorageError:
+        raise
+    except DataError:
+        return {}
 
 
 def _labelled_or_not(folder: Path, left_alone: Sequence[str] = ()) -> Source:
@@ -211,19 +216,27 @@ def _joined(task: TaskName, root: Path, sources: dict[str, Source]) -> Images:
         )
     notes = [line for source in sources.values() for line in source.notes]
     if len(sources) > 1:
-        for split, source in sources.items():
-            if source.class_names and (absent := sorted(set(order) - set(source.class_names))):
-                few = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-                notes.append(f"{split or 'no split'}: has no images of {few}.")
+        notes += _absent_notes(sources, order)
     return Images(
-        task,
-        root,
-        tuple(name for source in sources.values() for name in source.names),
-        tuple(split for split, source in sources.items() for _ in range(len(source))),
-        targets,
-        tuple(order),
+        task=task,
+        root=root,
+        paths=tuple(name for source in sources.values() for name in source.names),
+        splits=tuple(split for split, source in sources.items() for _ in range(len(source))),
+        targets=targets,
+        class_names=tuple(order),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _absent_notes(sources: dict[str, Source], class_names: Sequence[str]) -> list[str]:
+    """Return a line about each split with labels in which some of the classes do not occur."""
+    notes = []
+    for split, source in sources.items():
+        absent = sorted(set(class_names) - set(source.class_names))
+        if source.class_names and absent:
+            few = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            notes.append(f"{split or 'no split'}: has no images of {few}.")
+    return notes
 
 
 def _unknown(count: int, classes: int, several: bool) -> NDArray[Any]:

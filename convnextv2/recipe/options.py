@@ -129,22 +129,20 @@ class Options:
         declared = {one.name: one for one in own_options(cls)}
         for spelled, value in values.items():
             name = spelled.replace("-", "_")
-            if name not in declared:
-                if cls.takes_recipe or name in Recipe.model_fields or name in keys.NAMES:
-                    others[spelled] = value
-                else:
-                    mistakes.append(_unknown(cls, name, value))
-                continue
-            one = declared[name]
-            try:
-                own[name] = one.read(value)
-            except (TypeError, ValueError):
-                remedy = _near(value, one) or ("" if "one of" in one.takes else f" {one.help}")
-                mistakes.append(f"{name} = {show(value)}: expected {one.takes}.{remedy}")
-        if missing := [
-            one for one in declared.values() if one.default is REQUIRED and one.name not in values
-        ]:
-            mistakes += [f"{one.name}: is missing. {one.help}" for one in missing]
+            if name in declared:
+                try:
+                    own[name] = declared[name].read(value)
+                except (TypeError, ValueError):
+                    mistakes.append(_wrong(declared[name], value))
+            elif cls.takes_recipe or name in Recipe.model_fields or name in keys.NAMES:
+                others[spelled] = value
+            else:
+                mistakes.append(_unknown(cls, name, value))
+        mistakes += [
+            f"{one.name}: is missing. {one.help}"
+            for one in declared.values()
+            if one.default is REQUIRED and one.name not in values
+        ]
         if not cls.takes_recipe and not cls.knobs:
             mistakes += [_unknown(cls, name, value) for name, value in others.items()]
         elif cls.foreign:
@@ -361,6 +359,12 @@ def _near(value: Any, one: Option) -> str:
     if "one of" not in one.takes:
         return ""
     return did_you_mean(str(value), one.takes.removeprefix("one of ").split(", "))
+
+
+def _wrong(one: Option, value: Any) -> str:
+    """Say what an option expects in place of a value."""
+    remedy = _near(value, one) or ("" if "one of" in one.takes else f" {one.help}")
+    return f"{one.name} = {show(value)}: expected {one.takes}.{remedy}"
 
 
 def _unknown(options: type[Options], name: str, value: Any) -> str:

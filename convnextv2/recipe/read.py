@@ -75,9 +75,8 @@ def read_recipe(
     path = find_recipe(config) if config else None
     origin = called(path) if path else ""
     in_file = _resolve(read_yaml(path), origin, found) if path else {}
-    foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)
-    is_of_a_run = SET in given  # idle knobs were reported when the run started
+    is_of_a_run = SET in given
     moved = _found_data(given, in_file, path) if path and is_of_a_run else []
     unset = _not_set(given, origin, found)
     if uses is not None:
@@ -89,33 +88,23 @@ def read_recipe(
         }
         found += _unused(asked, verb, uses)
 
-    idle: list[Idle] = []
-    like_mindcv = habits.wants_mindcv(given.pop(META, None), bool(foreign), found)
-    implied = habits.implied(given, like_mindcv, origin, idle, found)
-    given = habits.without_foreign(given, found, idle)
-    defaults = habits.defaults_for(given, origin, idle) if like_mindcv else {}
-    if like_mindcv:
-        why = f"{foreign[0]} is MindCV's key" if foreign else "defaults = mindcv"
-        found += _missing(given, origin or source, why)
-    recipe = _build(given, defaults | implied, source, found)
+    foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
+    ours = habits.translate(given, foreign, origin, source, found)
+    given = ours.given
+    recipe = _build(given, ours.settings, source, found)
     if recipe is None or found:
         raise RecipeError(report(sorted(found, key=lambda mistake: mistake.source != origin)))
     if unset:
         names = recipe.model_fields_set - unset
         recipe = Recipe.model_construct(_fields_set=names, **dict(recipe))
 
-    notes = [habits.defaults_line(origin, foreign, given, defaults)] if like_mindcv else []
-    notes += moved
-    notes += _auto_notes(recipe, given)
-    if uses is not None:
-        notes += _batch_notes(recipe, verb)
-    if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
-        notes.append(
-            "loss asl_single_label: a mixed image counts for the class of its larger part."
-        )
-    new = [item for item in given.items() if not (is_of_a_run and item[1].source == origin)]
-    idle += _idle_knobs(recipe, dict(new), even_defaults=like_mindcv)
-    return recipe, notes + _idle_notes(idle)
+    # The idle knobs of a run's own recipe were reported when the run started.
+    new = {
+        name: item for name, item in given.items() if not (is_of_a_run and item.source == origin)
+    }
+    idle = ours.idle + _idle_knobs(recipe, new, even_defaults=ours.has_mindcv_defaults)
+    notes = _notes(recipe, given, verb if uses is not None else "")
+    return recipe, ours.notes + moved + notes + _idle_notes(idle)
 
 
 def _found_data(given: dict[str, Given], in_file: Mapping[str, Given], path: Path) -> list[str]:
@@ -173,13 +162,20 @@ def _build(
         return None
 
 
-def _missing(given: Mapping[str, Given], source: str, why: str) -> list[Mistake]:
-    """Find missing knobs that must be given because MindCV's default is not available here."""
-    mistakes = []
-    for name in sorted(keys.REQUIRED.keys() - given.keys()):
-        what = f"not given, and MindCV's default, {keys.REQUIRED[name]}, is not offered ({why})"
-        mistakes.append(Mistake(source, f"{name}: {what}. Set {name}, or {META}: convnextv2."))
-    return mistakes
+def _notes(recipe: Recipe, given: Mapping[str, Given], verb: str) -> list[str]:
+    """Explain the values whose effect is not obvious: "auto", and a loss with mixed images.
+
+    Args:
+        recipe: The recipe.
+        given: The knobs that were given.
+        verb: The verb that reads the recipe; "" if there is none.
+    """
+    notes = _auto_notes(recipe, given) + _batch_notes(recipe, verb)
+    if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
+        notes.append(
+            "loss asl_single_label: a mixed image counts for the class of its larger part."
+        )
+    return notes
 
 
 def _auto_notes(recipe: Recipe, given: Mapping[str, Given]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from os import PathLike, fspath
@@ -158,22 +158,9 @@ def convert(kind: Any, value: Any) -> Any:
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        for part in sorted(
-            parts, key=lambda part: part is not NoneType
-        ):  # 'none' is not text if None is allowed
-            try:
-                return convert(part, value)
-            except ValueError:
-                continue
-        raise ValueError
+        return _first_that_fits(parts, value)
     if origin is tuple:
-        items = value if isinstance(value, list | tuple) else _split(value)
-        kinds = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
-        if not items:
-            raise ValueError
-        if parts[0] is str:  # names, which the command line cannot tell from numbers
-            items = [item if isinstance(item, list | dict) else str(item) for item in items]
-        return tuple(convert(part, item) for part, item in zip(kinds, items, strict=True))
+        return _items(parts, value)
     if origin is dict:
         return _table(value)
     if isinstance(value, PathLike):
@@ -186,18 +173,61 @@ def convert(kind: Any, value: Any) -> Any:
         return value
     text = str(value).strip().lower()
     if origin is Literal:
-        text = "" if text in _EMPTY and "" in parts else text
-        for option in parts:
-            if str(option).lower() == text:
-                return option
-    elif kind is NoneType and text in _EMPTY:
+        return _choice(parts, text)
+    if kind is NoneType and text in _EMPTY:
         return None
-    elif kind is bool and text in _TRUE + _FALSE:
+    if kind is bool and text in _TRUE + _FALSE:
         return text in _TRUE
-    elif kind is int and (number := float(text)).is_integer():
+    if kind is int and (number := float(text)).is_integer():
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else int(number)  # 1e6 is whole too
-    elif kind is float and isfinite(number := float(text)):
+    if kind is float and isfinite(number := float(text)):
         return number
+    raise ValueError
+
+
+def _first_that_fits(kinds: Sequence[Any], value: Any) -> Any:
+    """Convert a value to the first of several types that it fits.
+
+    None comes first, since 'none' is not text if None is allowed.
+    """
+    for kind in sorted(kinds, key=lambda kind: kind is not NoneType):
+        try:
+            return convert(kind, value)
+        except ValueError:
+            continue
+    raise ValueError
+
+
+def _items(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    """Convert a list, or a text that lists values, to a tuple.
+
+    Args:
+        kinds: The type of each item; or one type and an ellipsis, for any number of items.
+        value: The list or the text.
+
+    Raises:
+        ValueError: The number of items is another one, or an item is not of its type.
+    """
+    items = value if isinstance(value, list | tuple) else _split(value)
+    if not items:
+        raise ValueError
+    if kinds[0] is str:  # names, which the command line cannot tell from numbers
+        items = [item if isinstance(item, list | dict) else str(item) for item in items]
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(items)
+    return tuple(convert(kind, item) for kind, item in zip(kinds, items, strict=True))
+
+
+def _choice(options: Sequence[Any], text: str) -> Any:
+    """Return the option that a text in lower case names. A word for nothing may name an empty one.
+
+    Raises:
+        ValueError: There is no such option.
+    """
+    wanted = "" if text in _EMPTY and "" in options else text
+    for option in options:
+        if str(option).lower() == wanted:
+            return option
     raise ValueError
 
 

@@ -8,6 +8,7 @@ size may be searched for while the global batch is kept.
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import torch
@@ -153,6 +154,9 @@ def largest_batch(
 ) -> int:
     """Find the largest batch that fits by trying.
 
+    Large batches take long, so small ones are tried first: the size is doubled until one does not
+    fit. Bisection then finds the largest size between the last two.
+
     Args:
         try_step: Runs a training step with a given number of images. If they do not fit, it raises
             an error for which `out_of_memory` is true. Any other error is raised again.
@@ -175,16 +179,21 @@ def largest_batch(
         finally:
             empty()
 
-    good, bad = -1, len(sizes)  # indices; sizes are doubled first, since large batches take long
-    ahead = 0
-    while ahead < bad and fits(sizes[ahead]):
-        good = ahead
-        ahead = next((i for i in range(good, bad) if sizes[i] >= 2 * sizes[good]), bad)
-    bad = min(ahead, bad)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if fits(sizes[middle]) else (good, middle)
-    return sizes[good] if good >= 0 else 0
+    known_to_fit, may_fit = 0, len(sizes)  # sizes[:known_to_fit] fit, and sizes[may_fit:] do not
+    doubled = 0
+    while doubled < may_fit:
+        if fits(sizes[doubled]):
+            known_to_fit = doubled + 1
+            doubled = bisect_left(sizes, 2 * sizes[doubled])
+        else:
+            may_fit = doubled
+    while known_to_fit < may_fit:
+        middle = (known_to_fit + may_fit - 1) // 2
+        if fits(sizes[middle]):
+            known_to_fit = middle + 1
+        else:
+            may_fit = middle
+    return sizes[known_to_fit - 1] if known_to_fit else 0
 
 
 def with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:

@@ -31,9 +31,10 @@ from convnextv2.training.health import LossWatch
 from convnextv2.training.keeper import Keeper, Learner
 from convnextv2.training.loop import Loop
 from convnextv2.training.memory import out_of_memory, out_of_memory_text
+from convnextv2.training.mindcv_resume import continue_mindcv
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.pace import Pace, build_pace
-from convnextv2.training.resume import continue_mindcv, resume_run
+from convnextv2.training.resume import resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.shard import is_sharded, shard_model, shares_model
 from convnextv2.training.start import Start, Way

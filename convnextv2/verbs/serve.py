@@ -57,15 +57,15 @@ def serve(options: ServeOptions) -> None:
     keys = Keys(options.api_key or os.environ.get("CONVNEXTV2_API_KEY", ""), options.api_key_file)
     certificate = read_certificate(options.ssl_certfile, options.ssl_keyfile)
 
-    host, number = options.host, options.port
+    host = options.host
     try:
-        bound = bind(host, number)
+        bound = bind(host, options.port)
     except OSError as error:
         why = error.strerror or error
         raise DeviceError(
-            f"port = {number}: cannot listen on {host} ({why}). Choose another port or host."
+            f"port = {options.port}: cannot listen on {host} ({why}). Choose another port or host."
         ) from None
-    number = bound.getsockname()[1]
+    port = bound.getsockname()[1]  # the one that the system chose if 0 was asked for
     models = Models(
         [str(model) for model in options.models],
         limits,
@@ -75,13 +75,10 @@ def serve(options: ServeOptions) -> None:
     )
     _show(models)
     if host not in ("127.0.0.1", "localhost", "::1") and not keys.are_required:
-        print(f"Anyone who reaches {host}:{number} may use the server: it has no api_key.")
+        print(f"Anyone who reaches {host}:{port} may use the server: it has no api_key.")
     app = build_app(models, keys=keys, cors_origins=origins, access_log=options.access_log)
-    shown = f"[{host}]" if ":" in host else host
-    print(
-        f"{'https' if certificate else 'http'}://{shown}:{number} (page), /openapi.json, /metrics",
-        flush=True,
-    )
+    scheme, shown = "https" if certificate else "http", f"[{host}]" if ":" in host else host
+    print(f"{scheme}://{shown}:{port} (page), /openapi.json, /metrics", flush=True)
     run_server(app, models, limits, bound, keys=keys, certificate=certificate)
 
 

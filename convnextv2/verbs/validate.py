@@ -56,16 +56,10 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     Returns:
         The figures.
     """
-    opened, config, fallbacks = _open(options)
+    given, config, fallbacks = _open(options)
     recipe, notes = options.recipe(config, fallbacks=fallbacks)
     choice.choose(recipe.kernels)
-    if opened is None:
-        if not recipe.init:
-            raise CheckpointError(
-                "ckpt_path is missing: there are no weights to validate. Give --ckpt_path "
-                "CHECKPOINT, or a run folder."
-            )
-        opened = open_run_weights(find_weights(recipe.init))
+    opened = given or _open_init(recipe)
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
@@ -73,20 +67,10 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         _check_answers(opened, options.answers)
         if options.coverage is not None:
             check_coverage(opened, recipe, options.coverage, options.prior)
+        # A folder that cannot be written is found before anything is measured.
         page, moved = place_of_page(opened.path, recipe) if place.is_main else (None, "")
-        measured = measure(opened, recipe, place, options.prior, options.tta)
-        if isinstance(measured, Measured):
-            measured = replace(measured, evaluation=with_intervals(measured.evaluation))
-        if options.coverage is not None and isinstance(measured, Measured):
-            coverage = measure_coverage(opened, measured.source, recipe, place, options.coverage)
-            measured = replace(measured, evaluation=replace(measured.evaluation, unknown=coverage))
-        for note in measured.notes():
-            say(note)
-        say(f"Weights: {opened.path}")
-        say(measured.evaluation.table())
-        if options.coverage is not None and isinstance(measured, Measured):
-            assert measured.evaluation.unknown is not None
-            say(measured.evaluation.unknown.line())
+        measured = _measure(opened, recipe, place, options)
+        _print(opened, measured)
         others = _with_answers(measured, place, options)
         others |= _at_sizes(opened, recipe, place, options)
         if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
@@ -136,6 +120,44 @@ def _open(
         if config is None:
             fallbacks = _preprocessing_knobs(opened)
     return opened, config, fallbacks
+
+
+def _open_init(recipe: Recipe) -> Weights:
+    """Open the weights that `init` names.
+
+    Raises:
+        CheckpointError: `init` is empty, or names no weights.
+    """
+    if not recipe.init:
+        raise CheckpointError(
+            "ckpt_path is missing: there are no weights to validate. Give --ckpt_path "
+            "CHECKPOINT, or a run folder."
+        )
+    return open_run_weights(find_weights(recipe.init))
+
+
+def _measure(
+    opened: Weights | Artifact, recipe: Recipe, place: Place, options: ValidateOptions
+) -> AnyMeasured:
+    """Evaluate a model. Figures of classifiers get intervals, and those of unknown images."""
+    measured = measure(opened, recipe, place, options.prior, options.tta)
+    if not isinstance(measured, Measured):
+        return measured
+    evaluation = with_intervals(measured.evaluation)
+    if options.coverage is not None:
+        coverage = measure_coverage(opened, measured.source, recipe, place, options.coverage)
+        evaluation = replace(evaluation, unknown=coverage)
+    return replace(measured, evaluation=evaluation)
+
+
+def _print(opened: Weights | Artifact, measured: AnyMeasured) -> None:
+    """Print the notes about a measurement and its figures."""
+    for note in measured.notes():
+        say(note)
+    say(f"Weights: {opened.path}")
+    say(measured.evaluation.table())
+    if isinstance(measured, Measured) and measured.evaluation.unknown is not None:
+        say(measured.evaluation.unknown.line())
 
 
 def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:

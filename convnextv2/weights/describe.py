@@ -94,17 +94,9 @@ def describe(
     }
     if inner_eps != 1e-6:
         arguments["inner_eps"] = inner_eps
-    notes: list[str] = []
-    if library_of(key) == "timm":
-        notes = timm_notes(container)
-    elif library_of(key) in ("transformers", "dinov3"):
-        notes = transformers_notes(key, depths, dims, container)
+    notes = _network_notes(key, depths, dims, container)
     usual = _usual(key, depths, dims, _is_clip(theirs))
     preprocessing, more = _preprocessing(key, channels, container, usual)
-    provenance = {"format": key, **container.provenance}
-    provenance["notice"] = notice_of(key, container, theirs)
-    if container.licence:
-        provenance["licence"] = container.licence
     description = Description(
         kind=_kind(bool(decoder), num_classes, key, container),
         model=size_name(depths, dims),
@@ -112,9 +104,31 @@ def describe(
         fcmae=_fcmae_arguments(decoder, stem_stride) if decoder else {},
         class_names=class_names(container.config, num_classes or 0),
         preprocessing=preprocessing,
-        provenance=provenance,
+        provenance=_provenance(key, container, theirs),
     )
     return description, notes + more
+
+
+def _network_notes(
+    key: str, depths: tuple[int, ...], dims: tuple[int, ...], container: Container
+) -> list[str]:
+    """Return a line about each part of the network's configuration with no counterpart here."""
+    library = library_of(key)
+    if library == "timm":
+        return timm_notes(container)
+    if library in ("transformers", "dinov3"):
+        return transformers_notes(key, depths, dims, container)
+    return []
+
+
+def _provenance(key: str, container: Container, theirs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what a file says about its origin; see `Description.provenance`."""
+    provenance = {
+        "format": key,
+        **container.provenance,
+        "notice": notice_of(key, container, theirs),
+    }
+    return provenance | ({"licence": container.licence} if container.licence else {})
 
 
 def _kind(has_decoder: bool, num_classes: int | None, key: str, container: Container) -> str:

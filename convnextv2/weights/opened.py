@@ -196,6 +196,55 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
         tensors = _averaged_tensors(container)
         if not tensors:
             raise CheckpointError(f"{path}: has no averaged weights. Use its plain weights.")
+    layout, depths = _recognise(tensors, container, path)
+    no_head = _why_no_head(tensors, layout, container)
+    renamed = rename(tensors, layout, depths, path, no_head=no_head)
+    encoder, left_out = renamed.network, renamed.left_out
+    notes = list(container.notes)
+    upernet = find_upernet(tensors, layout.prefix)
+    if is_version_1(layout.key):
+        notes.append(FOLDED if "stages.0.0.gamma" in encoder else UNSCALED)
+        encoder = fold_layer_scale(encoder, depths, path)
+    told = replace(container, config=encoder_config(container.config)) if upernet else container
+    description, more = describe(encoder, renamed.decoder, layout.key, depths, told, tensors)
+    network = encoder
+    if upernet:
+        names = class_names(container.config, upernet.num_classes)
+        description = upernet.describe(description, names, has_processor=bool(container.processor))
+        network = upernet.around(encoder)
+        left_out = upernet.still_left_out(left_out)
+        more = upernet.notes(more, container.processor)
+    if renamed.decoder:
+        inner = {f"encoder.{name}": tensor for name, tensor in network.items()}
+        network = inner | renamed.decoder
+    check_complete(network, description, path)
+    return Weights(
+        tensors=network,
+        description=description,
+        origin=_origin(path, layout.key, container, notice_of(layout.key, container, tensors)),
+        left_out=left_out + container.beside,
+        notes=notes + more,
+        is_average=average,
+        container=container,
+    )
+
+
+def _recognise(
+    tensors: Mapping[str, Tensor], container: Container, path: Path
+) -> tuple[Layout, tuple[int, ...]]:
+    """Recognise the format of tensors of another library.
+
+    Args:
+        tensors: The tensors under their own names.
+        container: The file that they come from.
+        path: The file, for error messages.
+
+    Returns:
+        The format with the prefix of its names, and the number of blocks in each stage.
+
+    Raises:
+        CheckpointError: The format is unknown, or the encoder is of a form that is not supported.
+    """
     layout = detect(tensors)
     if layout is None:
         raise CheckpointError(
@@ -203,42 +252,13 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
             "that of the official code, timm, transformers, mmpretrain, MindCV, torchvision or "
             "this package."
         )
-    key, prefix = layout
-    check_variant(tensors, key, prefix, path)
-    depths = depths_of(key, prefix, tensors)
+    check_variant(tensors, layout.key, layout.prefix, path)
+    depths = depths_of(layout.key, layout.prefix, tensors)
     if 0 in depths:
         raise CheckpointError(
             f"{path}: stage {depths.index(0) + 1} of 4 has no blocks, so the encoder is incomplete."
         )
-    no_head = _why_no_head(tensors, layout, container)
-    renamed = rename(tensors, layout, depths, path, no_head=no_head)
-    network, left_out = renamed.network, renamed.left_out
-    notes = []
-    upernet = find_upernet(tensors, prefix)
-    if is_version_1(key):
-        notes.append(FOLDED if "stages.0.0.gamma" in network else UNSCALED)
-        network = fold_layer_scale(network, depths, path)
-    told = replace(container, config=encoder_config(container.config)) if upernet else container
-    description, more = describe(network, renamed.decoder, key, depths, told, tensors)
-    if upernet:
-        names = class_names(container.config, upernet.num_classes)
-        description = upernet.describe(description, names, has_processor=bool(container.processor))
-        network = upernet.around(network)
-        left_out = upernet.still_left_out(left_out)
-        more = upernet.notes(more, container.processor)
-    if renamed.decoder:
-        encoder = {f"encoder.{name}": tensor for name, tensor in network.items()}
-        network = encoder | renamed.decoder
-    check_complete(network, description, path)
-    return Weights(
-        network,
-        description,
-        _origin(path, key, container, notice_of(key, container, tensors)),
-        left_out + container.beside,
-        container.notes + notes + more,
-        average,
-        container,
-    )
+    return layout, depths
 
 
 def _interpret_ours(container: Container, path: Path, *, average: bool) -> Weights:

@@ -1,6 +1,9 @@
-"""A small segmentor and a small detector with random weights, and pictures for them."""
+"""A small segmentor and detector with random weights, pictures, and edits of their artifacts."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,3 +85,20 @@ def picture(path: Path, seed: int = 0, width: int = 130, height: int = 90) -> Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def edited(artifact: Path, folder: Path, changes: dict[str, Any]) -> Path:
+    """Copy an artifact, and edit the artifact.json of the copy, as a user might by hand.
+
+    The keys of the changes are paths, such as "shapes/class_logits". The value None removes one.
+    """
+    copy = shutil.copytree(artifact, folder)
+    card = json.loads((copy / "artifact.json").read_text())
+    for path, value in changes.items():
+        *outer, name = path.split("/")
+        inner = card
+        for each in outer:
+            inner = inner[each]
+        inner.pop(name) if value is None else inner.update({name: value})
+    (copy / "artifact.json").write_text(json.dumps(card))
+    return copy

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from resumed import train
 from runs import SMALL, draw
 
 from convnextv2.cli import main
@@ -89,4 +90,12 @@ def like_mindcv(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "0",
     ]
     assert main([*command, "--device_target", "CPU"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def straight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs that was never interrupted, with a checkpoint of each."""
+    out = tmp_path_factory.mktemp("going_on") / "straight"
+    assert train(photos, out, "--keep_checkpoints", "3") == 0
     return out

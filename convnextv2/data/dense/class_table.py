@@ -22,7 +22,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.split_names import kind_of
@@ -145,39 +145,62 @@ def read_class_table(path: Path) -> ClassTable:
 
 
 def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
+    """Check that the classes of a table are consistent, and sort them by id.
+
+    Classes without ids are numbered in the order of the table.
+
+    Raises:
+        DataError: The classes contradict each other, or cannot be used.
+    """
     if not entries:
         raise DataError(f"{path}: lists no class.")
     if len(entries) > MAX_CLASSES:
         raise DataError(f"{path}: lists {len(entries)} classes, expected at most {MAX_CLASSES}.")
-    numbered = [entry for entry in entries if entry.id is not None]
-    if numbered and len(numbered) < len(entries):
-        name = next(entry.name for entry in entries if entry.id is None)
-        raise DataError(f"{path}: class {name!r} has no id, but others have. Give one to each.")
-    if numbered:
+    has_ids = _have_all(entries, "id", path)
+    if has_ids:
         entries = sorted(entries, key=lambda entry: entry.id or 0)
         ids = tuple(entry.id or 0 for entry in entries)
     else:
         ids = tuple(range(len(entries)))
-    coloured = [entry for entry in entries if entry.colour is not None]
-    if coloured and len(coloured) < len(entries):
-        name = next(entry.name for entry in entries if entry.colour is None)
-        raise DataError(f"{path}: class {name!r} has no colour, but others have. Give one to each.")
+    has_colours = _have_all(entries, "colour", path)
     colours = tuple(entry.colour for entry in entries if entry.colour is not None)
     names = tuple(entry.name for entry in entries)
-    for what, values in (("the id", ids), ("the colour", colours), ("the name", names)):
-        seen: dict[Any, str] = {}
-        for name, value in zip(names, values, strict=False):
-            if value in seen:
-                raise DataError(
-                    f"{path}: {what} {value} stands for two classes ({seen[value]!r} and {name!r})."
-                )
-            seen[value] = name
+    _check_distinct("id", ids, names, path)
+    if has_colours:
+        _check_distinct("colour", colours, names, path)
+    _check_distinct("name", names, names, path)
     if min(ids) < 0:
         raise DataError(f"{path}: the id {min(ids)} is negative, which no label map can hold.")
     for name in names:
         if not name or not name.isprintable():
             raise DataError(f"{path}: the name {name!r} is empty or cannot be printed.")
-    return ClassTable(names, ids, colours, bool(numbered))
+    return ClassTable(names, ids, colours, has_ids)
+
+
+def _have_all(entries: Sequence[Entry], what: Literal["id", "colour"], path: Path) -> bool:
+    """Return whether all classes have an id, or a colour.
+
+    Raises:
+        DataError: Only some of them have one.
+    """
+    without = [entry.name for entry in entries if getattr(entry, what) is None]
+    if without and len(without) < len(entries):
+        raise DataError(
+            f"{path}: class {without[0]!r} has no {what}, but others have. Give one to each."
+        )
+    return not without
+
+
+def _check_distinct(what: str, values: Sequence[Any], names: Sequence[str], path: Path) -> None:
+    """Raise DataError if two classes have the same id, colour or name."""
+    owners: dict[Any, str] = {}
+    for name, value in zip(names, values, strict=True):
+        if value in owners:
+            raise DataError(
+                f"{path}: the {what} {value} stands for two classes ({owners[value]!r} and "
+                f"{name!r})."
+            )
+        owners[value] = name
 
 
 def _from_csv(text: str, path: Path) -> list[Entry]:

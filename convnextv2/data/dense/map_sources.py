@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,18 +65,7 @@ def find_map_sources(
     root = _root(recipe.data_dir)
     splits = _splits(root, recipe)
     table, notes = _table(root, recipe.classes)
-    if "train" not in splits and (asked := asked_split(recipe, "train_split")) is not None:
-        raise DataError(f"train_split = {asked}: {root} has no such split.")
-    if "train" not in splits:
-        raise DataError(
-            f"{root}: has no images for training. Expected {EXPECTED}, or set train_split."
-        )
-    asked = asked_split(recipe, "val_split")
-    if "validation" not in splits and asked is not None and recipe.val_while_train:
-        raise DataError(
-            f"val_split = {asked}: {root} has no such split, so there is nothing to validate on. "
-            "Set it to another one, or val_while_train = False."
-        )
+    _check_splits(splits, recipe, root)
     coloured = _are_coloured(splits["train"], table, recipe.max_image_pixels)
     scanned = {kind: _scan(pairs, recipe, place, coloured) for kind, pairs in splits.items()}
     scans = [each.scan for each in scanned.values()]
@@ -93,19 +82,17 @@ def find_map_sources(
     else:
         training, validation, line = _hold_out(training, recipe, root)
         notes.append(line)
-    counted = scanned["train"].scan.pixels
-    if not any(counted.get(value, 0) for value in coding.values):
+    if _is_all_ignored(scanned["train"], coding):
         raise DataError(
             f"{root}: every pixel of the training maps is ignored, so there is nothing to learn. "
             "Check classes, ignore_values and reduce_zero_label."
         )
-    if recipe.val_while_train and "validation" in scanned:
-        counted = scanned["validation"].scan.pixels
-        if not any(counted.get(value, 0) for value in coding.values):
-            raise DataError(
-                f"{root}: every pixel of the validation maps is ignored, so there is nothing to "
-                "measure. Give other maps, or set val_while_train = False."
-            )
+    is_measured = recipe.val_while_train and "validation" in scanned
+    if is_measured and _is_all_ignored(scanned["validation"], coding):
+        raise DataError(
+            f"{root}: every pixel of the validation maps is ignored, so there is nothing to "
+            "measure. Give other maps, or set val_while_train = False."
+        )
     notes += _class_notes(scanned, coding, classes.names)
     if recipe.num_samples is not None and recipe.num_samples < len(training):
         order = torch.randperm(len(training), generator=generator_for(recipe.seed, "num_samples"))
@@ -188,6 +175,28 @@ def _splits(root: Path, recipe: Recipe) -> dict[Kind, Pairs]:
         asked_split(recipe, "val_split"),
     )
     return {kind: pair(each) for kind, each in folders.items()}
+
+
+def _check_splits(splits: Mapping[Kind, Pairs], recipe: Recipe, root: Path) -> None:
+    """Raise DataError if there is no split for training, or none for validation that was named."""
+    asked = asked_split(recipe, "train_split")
+    if "train" not in splits and asked is not None:
+        raise DataError(f"train_split = {asked}: {root} has no such split.")
+    if "train" not in splits:
+        raise DataError(
+            f"{root}: has no images for training. Expected {EXPECTED}, or set train_split."
+        )
+    asked = asked_split(recipe, "val_split")
+    if "validation" not in splits and asked is not None and recipe.val_while_train:
+        raise DataError(
+            f"val_split = {asked}: {root} has no such split, so there is nothing to validate on. "
+            "Set it to another one, or val_while_train = False."
+        )
+
+
+def _is_all_ignored(scanned: Scanned, coding: Coding) -> bool:
+    """Return whether no pixel of the maps belongs to a class."""
+    return not any(scanned.scan.pixels.get(value, 0) for value in coding.values)
 
 
 def _table(root: Path, classes: str) -> tuple[ClassTable | None, list[str]]:

@@ -7,6 +7,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -43,13 +44,8 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     by_path: dict[str, list[tuple[str, RawObject]]] = {}
     found_images = total = 0
     for file in files:
-        try:
-            root = ElementTree.parse(file).getroot()
-        except FileNotFoundError:
-            defects.add(Defect.MISSING_IMAGE, f"{file.name}, which a list of images names")
-            continue
-        except (OSError, ElementTree.ParseError, ValueError, LookupError):  # no such encoding
-            defects.add(Defect.MALFORMED, file.name)
+        root = _parse(file, defects)
+        if root is None:
             continue
         path = _find(root, file, finder, defects)
         if path is None:
@@ -64,27 +60,45 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
             continue
         by_path[path] = objects
         named.append((RawImage(path, _stated_size(root)), objects))
-    if files and defects.counts.get(Defect.MALFORMED, 0) == len(files) and not found_images:
-        raise DataError(
-            f"{where}: none of its {len(files):,} XML files can be read, such as {files[0].name}. "
-            "Expected Pascal VOC's format."
-        )
-    if files and defects.counts.get(Defect.MISSING_IMAGE, 0) == len(files):
-        raise DataError(
-            f"{where}: lists {counted(len(files), 'file(s)')} of annotations, none of which is "
-            f"there, such as {plain(files[0])}. Fix the names in it."
-        )
     if files and not found_images:
-        looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))
-        raise DataError(
-            f"{where}: none of its {len(files):,} XML files has an image, such as "
-            f"{files[0].name}. Looked in {looked}. Name the folder with images_dir."
-        )
+        _raise_reason(files, finder, where, defects)
     names = tuple(sorted({name for _, objects in named for name, _ in objects}))
     numbers = {name: i for i, name in enumerate(names)}
     for image, objects in named:
         image.objects = [each._replace(label=numbers[name]) for name, each in objects]
     return RawAnnotations([image for image, _ in named], names, total, where, defects)
+
+
+def _parse(file: Path, defects: Defects) -> ElementTree.Element | None:
+    """Read an XML file; return None and note the defect if it cannot be read."""
+    try:
+        return ElementTree.parse(file).getroot()
+    except FileNotFoundError:
+        defects.add(Defect.MISSING_IMAGE, f"{file.name}, which a list of images names")
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):  # no such encoding
+        defects.add(Defect.MALFORMED, file.name)
+    return None
+
+
+def _raise_reason(
+    files: Sequence[Path], finder: ImageFinder, where: str, defects: Defects
+) -> NoReturn:
+    """Raise DataError with the reason why none of the files could be used."""
+    if defects.counts.get(Defect.MALFORMED, 0) == len(files):
+        raise DataError(
+            f"{where}: none of its {len(files):,} XML files can be read, such as {files[0].name}. "
+            "Expected Pascal VOC's format."
+        )
+    if defects.counts.get(Defect.MISSING_IMAGE, 0) == len(files):
+        raise DataError(
+            f"{where}: lists {counted(len(files), 'file(s)')} of annotations, none of which is "
+            f"there, such as {plain(files[0])}. Fix the names in it."
+        )
+    looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))
+    raise DataError(
+        f"{where}: none of its {len(files):,} XML files has an image, such as {files[0].name}. "
+        f"Looked in {looked}. Name the folder with images_dir."
+    )
 
 
 def _find(

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,29 +66,18 @@ def read_yolo(
         label_file = os.path.normpath(label_file)
         defects.add(Defect.SHARED_LABELS, os.path.basename(path), int(label_file in used))
         used.add(label_file)
-        for number, line in enumerate(_lines(label_file), start=1):
-            lines += 1
-            at = f"{os.path.basename(label_file)}, line {number}"
-            found = _object(line, at, defects, keypoints)
-            if found is None:
-                continue
-            highest = max(highest, found.label)
-            if class_names is not None and found.label >= len(class_names):
-                defects.add(Defect.UNKNOWN_CLASS, at)
-            else:
-                image.objects.append(found)
+        classes = None if class_names is None else len(class_names)
+        found = _read_objects(label_file, classes, defects, keypoints)
+        image.objects = found.objects
+        lines += found.lines
+        highest = max(highest, found.highest)
     if images.paths and not files:
         raise DataError(
             f"{where}: none of its {len(images.paths):,} images has a text file of labels, such as "
             f"{_label_stems(images.paths[0], labels_in)[0]}.txt."
         )
-    folders = () if images.is_listed else dict.fromkeys(map(os.path.dirname, used))
-    known = {path.casefold() for path in used}  # for disks on which a.txt is a.TXT
-    for folder in folders:
-        for file in files_ending_in(Path(folder), ".txt"):
-            is_label = file.name.lower() not in _NAME_FILES
-            if is_label and os.path.normpath(file).casefold() not in known:
-                defects.add(Defect.NO_IMAGE, file.name)
+    if not images.is_listed:  # a list may leave out some of the images
+        _add_lone_files(used, defects)
     if lines and not any(image.objects for image in raw):
         raise DataError(
             f"{where}: none of its {lines:,} lines can be used ({_most_frequent(defects)}). "
@@ -107,6 +96,54 @@ def read_yolo(
             "are masks; --masks off learns the upright boxes around them.",
         )
     return RawAnnotations(raw, tuple(class_names), lines, where, defects, notes)
+
+
+class _Read(NamedTuple):
+    """The content of a label file.
+
+    Attributes:
+        objects: The objects that can be used.
+        lines: The number of lines.
+        highest: The highest index of a class; -1 without objects.
+    """
+
+    objects: list[RawObject]
+    lines: int
+    highest: int
+
+
+def _read_objects(label_file: str, classes: int | None, defects: Defects, keypoints: int) -> _Read:
+    """Read the objects in a label file.
+
+    Args:
+        label_file: The file.
+        classes: The number of classes; None if it is unknown.
+        defects: The lines that cannot be used are added to it.
+        keypoints: See `read_yolo`.
+    """
+    objects, highest = [], -1
+    lines = _lines(label_file)
+    for number, line in enumerate(lines, start=1):
+        at = f"{os.path.basename(label_file)}, line {number}"
+        found = _object(line, at, defects, keypoints)
+        if found is None:
+            continue
+        highest = max(highest, found.label)
+        if classes is not None and found.label >= classes:
+            defects.add(Defect.UNKNOWN_CLASS, at)
+        else:
+            objects.append(found)
+    return _Read(objects, len(lines), highest)
+
+
+def _add_lone_files(used: Collection[str], defects: Defects) -> None:
+    """Add label files without an image to the defects, if they lie beside files that are used."""
+    known = {path.casefold() for path in used}  # for disks on which a.txt is a.TXT
+    for folder in dict.fromkeys(map(os.path.dirname, used)):
+        for file in files_ending_in(Path(folder), ".txt"):
+            is_label = file.name.lower() not in _NAME_FILES
+            if is_label and os.path.normpath(file).casefold() not in known:
+                defects.add(Defect.NO_IMAGE, file.name)
 
 
 def _rotated_boxes(images: Sequence[RawImage]) -> int:

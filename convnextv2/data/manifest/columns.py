@@ -149,17 +149,11 @@ def choose_columns(
     is_row = any(map(is_image_name, fields)) or (exists and not is_known)
     if sheet.may_lack_header and is_row:
         return _without_header(path, sheet, fields, chosen, labelled)
-    candidates = {
-        role: [] if role in wanted else _candidates(fields, role, chosen) for role in ROLES
-    }
-    for role, found in candidates.items():
-        if len(found) > 1 and not (role == "label" and not labelled):
-            named = " and ".join(quoted(fields[i]) for i in found)
-            what = f"has the columns {named}, which could each be the {role}"
-            remedy = f"Choose one: {_option({role: _unambiguous(fields, found[0])})}"
-            if all(_plain(fields[i]) in _FLAGS for i in found):
-                remedy = "Replace them by one column split, with the words train, val and test."
-            raise DataError(f"{path}: {what}. {remedy}")
+    by_name = {role: _candidates(fields, role, chosen) for role in ROLES if role not in wanted}
+    for role, found in by_name.items():
+        is_needed = labelled or role != "label"
+        if len(found) > 1 and is_needed:
+            raise DataError(f"{path}: {_ambiguous(fields, role, found)}")
         if found:
             chosen[role] = found[0]
     _fill_by_exclusion(fields, chosen, wanted, labelled)
@@ -204,6 +198,17 @@ def _candidates(fields: Sequence[str], role: str, chosen: Mapping[str, int]) -> 
     return [i for i, rank in ranks.items() if rank == best]
 
 
+def _ambiguous(fields: Sequence[str], role: str, found: Sequence[int]) -> str:
+    """Say that several columns could have a role, and how to choose one."""
+    named = " and ".join(quoted(fields[i]) for i in found)
+    what = f"has the columns {named}, which could each be the {role}"
+    if all(_plain(fields[i]) in _FLAGS for i in found):
+        remedy = "Replace them by one column split, with the words train, val and test."
+    else:
+        remedy = f"Choose one: {_option({role: _unambiguous(fields, found[0])})}"
+    return f"{what}. {remedy}"
+
+
 def _fill_by_exclusion(
     fields: Sequence[str], chosen: dict[str, int], wanted: Mapping[str, str], labelled: bool
 ) -> None:
@@ -227,8 +232,22 @@ def _named_columns(
     chosen: Mapping[str, int],
     wanted: Mapping[str, str],
     labelled: bool,
-    several: tuple[int, ...] = (),
+    several: tuple[int, ...],
 ) -> Columns:
+    """Describe the columns of a table with a header, once their roles are chosen.
+
+    Args:
+        path: The table, for error messages.
+        fields: The names of the columns.
+        chosen: Role -> column.
+        wanted: Role -> the user's name of its column.
+        labelled: Whether labels are needed. Without a column for them, all columns that are left
+            are taken as one column for each class.
+        several: The columns of the classes, if the user named them; otherwise empty.
+
+    Raises:
+        DataError: There is no column with the paths, or none with the labels.
+    """
     rest = [i for i in _named(fields) if i not in chosen.values()]
     if "path" not in chosen:
         remedy = _remedy(fields, chosen, ("path", "label")[: 1 + labelled])
@@ -248,14 +267,14 @@ def _named_columns(
     is_given = bool(wanted.get("split"))
     flag = _FLAGS.get(plain)
     is_weak = plain in _WEAK and not is_given
-    later = ["label"] * (not labelled or bool(several)) + ["split"] * (is_weak or flag is not None)
-    used = {role: chosen[role] for role in ROLES if role in chosen and role not in later}
+    noted = {"path": True, "label": labelled and not several, "split": not (is_weak or flag)}
+    used = {role: chosen[role] for role in ROLES if role in chosen and noted[role]}
     return Columns(
-        True,
-        fields,
-        chosen["path"],
-        label,
-        split,
+        has_header=True,
+        names=fields,
+        path=chosen["path"],
+        label=label,
+        split=split,
         flag=flag,
         is_weak=is_weak,
         notes=_column_notes(path, fields, used, rest),
@@ -291,25 +310,34 @@ def _without_header(
     rest = [i for i in filled if i not in chosen.values()]
     if labelled and "label" not in chosen:
         if len(rest) != 1:
-            columns = f"{len(filled)} columns" if len(filled) > 1 else "one column"
-            what = f"the first line is a row, not the names of {columns}: {_list(fields)}"
-            number = chosen["path"] + 1
-            remedy = f"Add a first line such as path,label, or: --columns path={number},label=2"
-            if len(filled) < 2:
-                remedy = "Add a column with the labels."
-            raise DataError(f"{path}: {what}. {remedy}")
+            raise DataError(f"{path}: {_unclear_row(fields, chosen['path'])}")
         chosen["label"] = rest.pop()
-    order = {role: chosen[role] for role in ROLES if role in chosen}
-    if not labelled:
-        order.pop("label", None)
-    pairs = ", ".join(f"{role} is read from column {i + 1}" for role, i in order.items())
+    roles = [role for role in ROLES if role in chosen and (labelled or role != "label")]
+    used = {role: chosen[role] for role in roles}
+    pairs = ", ".join(f"{role} is read from column {i + 1}" for role, i in used.items())
     between = f", separated by {sheet.separated_by}" if sheet.separated_by == "blanks" else ""
     unused = ", ".join(names[i] for i in rest)
     note = f"{path}: has no first line with names{between}; {pairs}"
     note += f"; not used: {unused}." if unused else "."
     return Columns(
-        False, names, order["path"], order.get("label"), order.get("split"), notes=(note,)
+        has_header=False,
+        names=names,
+        path=used["path"],
+        label=used.get("label"),
+        split=used.get("split"),
+        notes=(note,),
     )
+
+
+def _unclear_row(fields: Sequence[str], path_column: int) -> str:
+    """Say that the first line does not show which column has the labels, and what to do."""
+    count = sum(1 for field in fields if field)
+    columns = f"{count} columns" if count > 1 else "one column"
+    what = f"the first line is a row, not the names of {columns}: {_list(fields)}"
+    if count < 2:
+        return f"{what}. Add a column with the labels."
+    option = f"--columns path={path_column + 1},label=2"
+    return f"{what}. Add a first line such as path,label, or: {option}"
 
 
 def _has(fields: Sequence[str]) -> str:

@@ -135,7 +135,7 @@ def read_content(
     one_hot = _OneHot(path, columns, columns.label) if isinstance(columns.label, tuple) else None
     spelling = _Spelling(base, suffix)
     for line, fields in rows:
-        count = len(fields)
+        count = len(fields)  # a row may have fewer fields than there are columns, or more
         if count > width and any(fields[width:]):
             mistakes.add(_TOO_MANY.format(width=width), line)
             continue
@@ -159,13 +159,13 @@ def read_content(
     packed, starts, lengths = names.finish()
     placed = folders.words()
     return Content(
-        np.frombuffer(lines, np.int32),
-        unit,
-        PathList(placed.words, placed.codes, packed, starts, lengths),
-        labels.words() if columns.label is not None else None,
-        splits.words() if split_at is not None else None,
-        notes,
-        one_hot.names if one_hot is not None else (),
+        lines=np.frombuffer(lines, np.int32),
+        unit=unit,
+        paths=PathList(placed.words, placed.codes, packed, starts, lengths),
+        labels=labels.words() if columns.label is not None else None,
+        splits=splits.words() if split_at is not None else None,
+        notes=notes,
+        classes=one_hot.names if one_hot is not None else (),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnextv2.recipe.given import Given, Idle, Mistake
 from convnextv2.recipe.knobs import Recipe, default_of
@@ -12,6 +12,60 @@ from convnextv2.recipe.values import convert, is_empty, read_value, show
 
 META = "defaults"
 """A key that is not a knob. It says whose defaults apply to knobs that are left out."""
+
+
+class Translated(NamedTuple):
+    """The settings that a user gave, under our names only.
+
+    Attributes:
+        given: Knob -> what was given for it.
+        settings: Knob -> value, for values that MindCV's keys and defaults imply. Those in `given`
+            override them.
+        has_mindcv_defaults: Whether MindCV's defaults apply to knobs that are left out.
+        idle: The keys that have no effect here.
+        notes: Lines to tell the user.
+    """
+
+    given: dict[str, Given]
+    settings: dict[str, Any]
+    has_mindcv_defaults: bool
+    idle: list[Idle]
+    notes: list[str]
+
+
+def translate(
+    given: dict[str, Given], foreign: list[str], origin: str, source: str, mistakes: list[Mistake]
+) -> Translated:
+    """Replace MindCV's keys by our knobs, and find the values that they and its defaults imply.
+
+    Args:
+        given: The settings under our names, or under MindCV's if there is no such knob. Keys are
+            removed from it.
+        foreign: The keys in the file that only MindCV has.
+        origin: The name of the file; "" without a file.
+        source: What messages call the source of single values.
+        mistakes: A line is appended to it for each mistake.
+    """
+    idle: list[Idle] = []
+    like_mindcv = wants_mindcv(given.pop(META, None), bool(foreign), mistakes)
+    settings = implied(given, like_mindcv, origin, idle, mistakes)
+    given = without_foreign(given, mistakes, idle)
+    if not like_mindcv:
+        return Translated(given, settings, False, idle, [])
+    defaults = defaults_for(given, origin, idle)
+    why = f"{foreign[0]} is MindCV's key" if foreign else f"{META} = mindcv"
+    mistakes += _missing(given, origin or source, why)
+    note = defaults_line(origin, foreign, given, defaults)
+    return Translated(given, defaults | settings, True, idle, [note])
+
+
+def _missing(given: Mapping[str, Given], source: str, why: str) -> list[Mistake]:
+    """Find missing knobs that must be given because MindCV's default is not available here."""
+    mistakes = []
+    for name in sorted(keys.REQUIRED.keys() - given.keys()):
+        what = f"not given, and MindCV's default, {keys.REQUIRED[name]}, is not offered ({why})"
+        mistakes.append(Mistake(source, f"{name}: {what}. Set {name}, or {META}: convnextv2."))
+    return mistakes
 
 
 def wants_mindcv(meta: Given | None, has_foreign: bool, mistakes: list[Mistake]) -> bool:
