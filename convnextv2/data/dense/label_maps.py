@@ -253,44 +253,57 @@ def _grey_step(image: ImageFile.ImageFile) -> int:
 
 
 def _values_of(file: ImageFile.ImageFile, name: str, coloured: bool) -> NDArray[Any]:
+    """Return the values of an opened label map; see `read_values`."""
     step = _grey_step(file)
-    image: Image.Image = file
-    if image.mode in ("LA", "PA", "RGBA"):
-        alpha = np.asarray(image.getchannel("A"))
-        if alpha.min() < 255:
-            raise DataError(
-                f"{name}: has transparent pixels, so its values are ambiguous. Save it without "
-                "transparency."
-            )
-    if image.format == "GIF":  # programs renumber the palette when they save GIF
-        image = image.convert("RGB")
+    _check_opaque(file, name)
+    # Programs renumber the palette when they save GIF, so only its colours are certain.
+    image = file.convert("RGB") if file.format == "GIF" else file
     values: NDArray[Any]
     if image.mode == "1":
         values = np.asarray(image).astype(np.uint8)
-    elif image.mode in ("P", "PA") and not coloured:
-        values = np.asarray(image.convert("P") if image.mode == "PA" else image)
-    elif image.mode in ("L", "LA") and not coloured:
-        values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
-        values = values // step if step > 1 else values
     elif image.mode in ("I", "I;16", "I;16B", "I;16L"):
         values = np.asarray(image).astype(np.int64)
-    elif image.mode in ("L", "LA", "P", "PA", "RGB", "RGBA"):
-        values = _packed(np.asarray(image.convert("RGB")))
-        if not coloured:
-            if is_coloured(values):
-                raise DataError(
-                    f"{name}: its pixels are colours, and nothing states which class a colour "
-                    "stands for. Give a class table with colours (classes)."
-                )
-            values = (values & 255).astype(np.uint8)
-    else:
+    elif image.mode not in ("L", "LA", "P", "PA", "RGB", "RGBA"):
         raise DataError(
             f"{name}: has pixels of mode {image.mode}, expected whole numbers or colours. Save "
             "it as PNG with 8 or 16 bits."
         )
+    elif coloured:
+        values = _packed(np.asarray(image.convert("RGB")))
+    elif image.mode in ("P", "PA"):
+        values = np.asarray(image.convert("P") if image.mode == "PA" else image)
+    elif image.mode in ("L", "LA"):
+        values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+        values = values // step if step > 1 else values
+    else:
+        values = _grey_values(image, name)
     if values.min() < 0 or values.max() > 0xFFFFFF:
         raise DataError(f"{name}: holds values below 0 or above 16,777,215, which are not classes.")
     return values
+
+
+def _check_opaque(image: Image.Image, name: str) -> None:
+    """Raise DataError if a label map has transparent pixels."""
+    if image.mode in ("LA", "PA", "RGBA") and np.asarray(image.getchannel("A")).min() < 255:
+        raise DataError(
+            f"{name}: has transparent pixels, so its values are ambiguous. Save it without "
+            "transparency."
+        )
+
+
+def _grey_values(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Return the grey levels of an image in RGB.
+
+    Raises:
+        DataError: A pixel is not grey.
+    """
+    values = _packed(np.asarray(image.convert("RGB")))
+    if is_coloured(values):
+        raise DataError(
+            f"{name}: its pixels are colours, and nothing states which class a colour stands for. "
+            "Give a class table with colours (classes)."
+        )
+    return (values & 255).astype(np.uint8)
 
 
 def _packed(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
