@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_gains_and_losses_are_those_of_the_predictions(
     text = page.read_text()
     assert "Settings that differ" in text and ">epochs</th><td>2</td><td>4</td>" in text
     assert ">seed</th>" not in text  # it is the same
+
+
+def test_weights_outside_a_run_are_compared_as_in_it(
+    photos: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loose = Path(
+        shutil.copy(Path(runs[1]) / "best" / "model.safetensors", tmp_path / "w.safetensors")
+    )
+    asked = ["compare", runs[1], str(loose), "--data_dir", str(photos), "--device", "cpu", "--json"]
+    assert main([*asked, "--out", str(tmp_path / "page.html")]) == 0
+    run, weights = read_answer("compare", capsys.readouterr().out)["models"]
+    assert weights["top1"] == run["top1"]
+    assert weights["paired"]["gained"] == weights["paired"]["lost"] == 0
 
 
 def share(value: float) -> str:
