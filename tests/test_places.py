@@ -102,7 +102,11 @@ def test_a_folder_of_pictures_is_not_called_like_a_table(make, what, tmp_path: P
     weights = save_dense(make(), tmp_path / "weights")
     image = smooth(tmp_path / "a.png")
     (tmp_path / "file").write_text("mine")
-    for name in ("found.csv", "found.JSON", "file"):
+    with pytest.raises(RecipeError, match="file: is a file. Give a folder."):
+        convnextv2.predict(weights, image, out=tmp_path / "file", device="cpu")
+    with pytest.raises(RecipeError, match="out = .*file/found: nothing can be written"):
+        convnextv2.predict(weights, image, out=tmp_path / "file" / "found", device="cpu")
+    for name in ("found.csv", "found.JSON"):
         with pytest.raises(RecipeError, match=f"predictions of a {what} are pictures and data in"):
             convnextv2.predict(weights, image, out=tmp_path / name, device="cpu")
     assert not list(tmp_path.glob("found*")) and (tmp_path / "file").read_text() == "mine"
