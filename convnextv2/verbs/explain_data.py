@@ -114,11 +114,11 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
         RecipeError: An option is for single images, or no images are named.
         DataError: There are no such images, or the model does not know their classes.
     """
-    for name, value in (("target", options.target), ("against", options.against)):
-        if value:
-            raise RecipeError(
-                f"{name} = {value}: is for single images. Name some, or leave this option out."
-            )
+    if single := options.changed("target", "against", "patch_px", "step_px", "pictures"):
+        raise RecipeError(
+            f"{single[0]} = {getattr(options, single[0])}: is for single images. Name some, or "
+            "leave this option out."
+        )
     if opened.description.kind == "multi_label":
         raise RecipeError(
             f"{opened.path}: gives an image any number of labels, for which mistakes have no "
