@@ -112,6 +112,17 @@ def test_a_folder_of_pictures_is_not_called_like_a_table(make, what, tmp_path: P
     assert not list(tmp_path.glob("found*")) and (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_threshold_of_detectors_that_has_no_effect_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = smooth(tmp_path / "a.png")
+    for make, has_effect in ((segmentor, False), (detector, True)):
+        weights = save_dense(make(), tmp_path / make.__name__)
+        convnextv2.predict(weights, image, threshold=0.9, device="cpu")
+        said = "No effect here: threshold (it is for detectors)." in capsys.readouterr().err
+        assert said != has_effect
+
+
 def test_embeddings_do_not_become_images_and_replace_only_embeddings(
     photos: Path, classifier: Path, tmp_path: Path
 ) -> None:
