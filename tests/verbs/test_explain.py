@@ -196,6 +196,21 @@ def test_options_about_labelled_images_are_named_where_single_images_are_explain
     assert "No effect here: data_dir, mistakes (only the named images are explained)." in said
 
 
+def test_images_that_were_all_trained_on_show_no_mistakes(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out, page = str(photos / "train"), tmp_path / "run", tmp_path / "page.html"
+    options = ["--data_dir", data, "--out", str(out), *SMALL, "--epochs", "1"]
+    assert main(["train", *options, "--val_while_train", "False"]) == 0
+    for more in ([], ["--data_dir", data]):
+        assert main(asked(out, "--out", page, *more)) == 0
+        said = capsys.readouterr().out
+        assert "There are no validation images, so mistakes are not shown." in said
+        assert "are wrong" not in said
+        with pytest.raises(DataError, match="The run was trained on all of them."):
+            convnextv2.probe(out, **HOW)
+
+
 def test_several_labels_are_explained_one_at_a_time(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
