@@ -8,11 +8,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from convnextv2.errors import DeviceError
+from convnextv2.errors import DeviceError, RecipeError
 from convnextv2.machine import available_cores, free_host_memory
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+
+def choose_device(name: str | torch.device, local_rank: int = 0) -> torch.device:
     """Return the device that a user means.
 
     Args:
@@ -23,7 +25,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     Raises:
         DeviceError: The device does not exist. Nothing falls back to the CPU silently.
     """
-    name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
+    name = str(name).lower()
+    name = {"gpu": "cuda", "ascend": "npu"}.get(name, name)
     if find_spec("torch_npu"):
         import torch_npu  # type: ignore[import-not-found]  # noqa: F401  # registers the "npu" device
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -78,11 +81,14 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
         setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively,
             float16 on GPUs whose tensor cores support only that (Volta, Turing), else float32.
         device: The device of this rank.
+
+    Raises:
+        RecipeError: There is no such setting.
     """
+    if setting in _DTYPES:
+        return _DTYPES[setting]
     if setting != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            setting
-        ]
+        raise RecipeError(f"precision = {setting}: expected one of auto, {', '.join(_DTYPES)}.")
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     elif device.type == "cuda":

@@ -27,15 +27,35 @@ def check_place(path: Path, *, option: str = "out") -> None:
     Raises:
         RecipeError: Its folder cannot be made, or nothing can be written there.
     """
+    _check_writable(path.parent, f"{option} = {path}")
+
+
+def check_folder_place(folder: Path, *, option: str = "out") -> None:
+    """Check that files can be written in a folder, and leave nothing behind.
+
+    Args:
+        folder: The folder. It need not exist; this function does not create it.
+        option: The option that names it.
+
+    Raises:
+        RecipeError: There is a file of this name, the folder cannot be made, or nothing can be
+            written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{option} = {folder}: is a file. Give a folder.")
+    _check_writable(folder, f"{option} = {folder}")
+
+
+def _check_writable(folder: Path, named: str) -> None:
     try:
-        with temporary_folders(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
+        with temporary_folders(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
         raise RecipeError(
-            f"{option} = {path}: nothing can be written in {path.parent} ({reason_of(error)}). "
-            "Choose another place."
+            f"{named}: nothing can be written in {folder} ({reason_of(error)}). Choose another "
+            "place."
         ) from error
 
 

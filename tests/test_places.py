@@ -102,10 +102,25 @@ def test_a_folder_of_pictures_is_not_called_like_a_table(make, what, tmp_path: P
     weights = save_dense(make(), tmp_path / "weights")
     image = smooth(tmp_path / "a.png")
     (tmp_path / "file").write_text("mine")
-    for name in ("found.csv", "found.JSON", "file"):
+    with pytest.raises(RecipeError, match="file: is a file. Give a folder."):
+        convnextv2.predict(weights, image, out=tmp_path / "file", device="cpu")
+    with pytest.raises(RecipeError, match="out = .*file/found: nothing can be written"):
+        convnextv2.predict(weights, image, out=tmp_path / "file" / "found", device="cpu")
+    for name in ("found.csv", "found.JSON"):
         with pytest.raises(RecipeError, match=f"predictions of a {what} are pictures and data in"):
             convnextv2.predict(weights, image, out=tmp_path / name, device="cpu")
     assert not list(tmp_path.glob("found*")) and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_threshold_of_detectors_that_has_no_effect_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = smooth(tmp_path / "a.png")
+    for make, has_effect in ((segmentor, False), (detector, True)):
+        weights = save_dense(make(), tmp_path / make.__name__)
+        convnextv2.predict(weights, image, threshold=0.9, device="cpu")
+        said = "No effect here: threshold (it is for detectors)." in capsys.readouterr().err
+        assert said != has_effect
 
 
 def test_embeddings_do_not_become_images_and_replace_only_embeddings(

@@ -60,7 +60,7 @@ def open_pixel_classifier(
     Raises:
         ConvNeXtV2Error: The source cannot be opened, or is not a segmentor.
     """
-    opened = open_model(source) if isinstance(source, str | Path) else source
+    opened = open_model(source)
     if isinstance(opened, Artifact):
         return pixel_classifier_of_artifact(opened, device=device, precision=precision)
     model, description = restore(opened), opened.description
@@ -94,7 +94,7 @@ def open_finder(
     Raises:
         ConvNeXtV2Error: The source cannot be opened, or is not a detector.
     """
-    opened = open_model(source) if isinstance(source, str | Path) else source
+    opened = open_model(source)
     if isinstance(opened, Artifact):
         return finder_of_artifact(opened, device=device, precision=precision)
     model, description = restore(opened), opened.description

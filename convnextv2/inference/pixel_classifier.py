@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.dense.map_transforms import whole_image
 from convnextv2.data.transforms import BatchTransform
+from convnextv2.errors import DataError
 from convnextv2.find import run_of
 from convnextv2.kernels.choice import are_used_for
 from convnextv2.kernels.enlarged import enlarged_classes
@@ -115,7 +116,11 @@ class PixelClassifier:
 
         Returns:
             int16 (H, W) on the CPU, class indices.
+
+        Raises:
+            DataError: These are no such pixels.
         """
+        _check_pixels(pixels, self.preprocessing.channels)
         size = pixels.shape[-2], pixels.shape[-1]
         with self._lock, torch.inference_mode():
             maps = [
@@ -327,3 +332,21 @@ def own_recipe(weights: Path) -> Recipe | None:
     run = run_of(weights)
     recipe = None if run is None else run.recipe
     return recipe if recipe is not None and recipe.task == "segmentation" else None
+
+
+def _check_pixels(pixels: object, channels: int) -> None:
+    """Raise DataError unless this is uint8 (channels, H, W)."""
+    shape = tuple(getattr(pixels, "shape", ()))
+    if (
+        not isinstance(pixels, Tensor)
+        or pixels.dtype != torch.uint8
+        or len(shape) != 3
+        or shape[0] != channels
+        or 0 in shape
+    ):
+        dtype = str(getattr(pixels, "dtype", "")).removeprefix("torch.")
+        found = f"{type(pixels).__name__} {f'of {dtype} {shape}' if dtype else ''}".strip()
+        raise DataError(
+            f"pixels: {found}. Expected a tensor of uint8 ({channels}, H, W), with values from 0 "
+            "to 255."
+        )

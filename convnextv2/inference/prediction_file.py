@@ -10,7 +10,7 @@ from typing import Any
 
 from convnextv2.errors import RecipeError
 from convnextv2.files import replacing
-from convnextv2.places import check_place, exists_already, start_of
+from convnextv2.places import check_folder_place, check_place, exists_already, start_of
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 _KEYS = ('"predictions": ', '"scores": ', '"threshold": ')
@@ -37,14 +37,16 @@ def check_folder(path: Path, kind: str) -> None:
     """Check that the predictions of a segmentor or a detector can go to a folder of this name.
 
     Raises:
-        RecipeError: There is a file of this name, or the name is that of a file of predictions.
+        RecipeError: There is a file of this name, the name is that of a file of predictions, or
+            nothing can be written there.
     """
-    if path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
         what = "a segmentor" if kind == "segmentation" else "a detector"
         raise RecipeError(
             f"out = {path}: the predictions of {what} are pictures and data in a folder. Give the "
             f"name of a folder, such as {path.with_suffix('')}."
         )
+    check_folder_place(path)
 
 
 def _check_replaced(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from convnextv2.errors import DataError, RecipeError
 from convnextv2.inference.answer import result_of
 from convnextv2.inference.scorer import Scorer, Scores, open_scorer
 from convnextv2.recipe.prior import Prior
+from convnextv2.recipe.values import show
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
 """An image in any of the forms that a predictor accepts.
@@ -60,8 +63,7 @@ class Predictor:
         max_image_pixels: int = MAX_PIXELS,
         prior: Prior = "trained",
     ) -> None:
-        if batch_size < 1:
-            raise RecipeError(f"batch_size = {batch_size}: expected a number >= 1.")
+        _check_count("batch_size", batch_size)
         self.scorer: Scorer = open_scorer(source, device=device, precision=precision, prior=prior)
         self.batch_size, self.max_image_pixels = batch_size, max_image_pixels
 
@@ -86,8 +88,7 @@ class Predictor:
             DataError: Something is not an image.
             RecipeError: top_k is wrong.
         """
-        if top_k < 1:
-            raise RecipeError(f"top_k = {top_k}: expected a number >= 1.")
+        _check_count("top_k", top_k)
         results = []
         for names, scores in self.scores(images):
             results += [
@@ -154,9 +155,18 @@ class Predictor:
 
 
 def _as_several(images: ImageLike | Sequence[ImageLike]) -> Iterable[ImageLike]:
-    """Return the images as a sequence, even if a single one is given."""
-    one = (str, Path, bytes, bytearray, memoryview, Image.Image, Tensor, np.ndarray)
-    return [images] if isinstance(images, one) else images
+    """Return the images as a sequence, even if a single one is given.
+
+    An open file counts as one thing. Otherwise, its lines would be taken for images.
+    """
+    one = (str, Path, bytes, bytearray, memoryview, Image.Image, Tensor, np.ndarray, io.IOBase)
+    return [images] if isinstance(images, one) or not isinstance(images, Iterable) else images
+
+
+def _check_count(name: str, value: object) -> None:
+    """Raise RecipeError unless a value is a whole number from 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise RecipeError(f"{name} = {show(value)}: expected a whole number >= 1.")
 
 
 def _as_pixels(

@@ -191,7 +191,7 @@ def open_scorer(
     Raises:
         ConvNeXtV2Error: The source cannot be opened, or is not a classifier.
     """
-    opened = open_model(source) if isinstance(source, str | Path) else source
+    opened = open_model(source)
     if isinstance(opened, Artifact):
         check_own_prior(opened, prior)
         return _from_artifact(opened, device, precision)

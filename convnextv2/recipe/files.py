@@ -76,9 +76,9 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
             if path.name != RUN_RECIPE:
                 return []
-            raise RecipeError(report([Mistake(called(path), _EMPTY)]))
-        _check_nodes(node)
-        if isinstance(node, yaml.MappingNode):
+            found = _EMPTY
+        elif isinstance(node, yaml.MappingNode):
+            _check_nodes(node)
             entries = [
                 (
                     loader.construct_object(key, deep=True),
@@ -88,11 +88,12 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
                 for key, value in node.value
             ]
             return [(str(key), value, line) for key, value, line in entries]
-        what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
-        found = (
-            f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found "
-            f"{what}."
-        )
+        else:
+            what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
+            found = (
+                f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found "
+                f"{what}."
+            )
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = f"line {line}: this is not valid YAML: {error.problem or error.context}."

@@ -22,7 +22,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.masked.gallery import run_gallery
-from convnextv2.tasks.supervised.set_up import same_data
+from convnextv2.tasks.supervised.own_data import same_data
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights, open_weights
 

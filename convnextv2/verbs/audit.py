@@ -24,7 +24,7 @@ from convnextv2.files import write_json
 from convnextv2.inference.embedder import open_embedder
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
-from convnextv2.places import check_place, check_unread
+from convnextv2.places import check_folder_place, check_unread
 from convnextv2.recipe.options import takes
 from convnextv2.text import counted
 from convnextv2.verbs.options.data import AuditOptions
@@ -109,13 +109,11 @@ def audit(options: AuditOptions) -> AuditReport:
 def _check_out(out: Path, data: Path) -> None:
     """Check that `out` overwrites nothing but an audit, and that later audits do not read it."""
     check_unread(out, [data])
-    if out.is_file():
-        raise RecipeError(f"out = {out}: is a file. Give a folder.")
+    check_folder_place(out)
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
         raise RecipeError(
             f"out = {out}: is not empty, and holds no earlier audit. Choose another folder."
         )
-    check_place(out / "audit.json")
 
 
 def _claim(out: Path) -> None:

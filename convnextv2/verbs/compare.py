@@ -149,7 +149,10 @@ def _measure(
     """Measure a model on the images that these knobs name."""
     prepared: dict[str, Any] = {}
     if isinstance(candidate.opened, Weights):
-        prepared = dict(candidate.opened.description.preprocessing)
+        prepared = {
+            name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+            for name, value in candidate.opened.description.preprocessing.items()
+        }
         prepared["in_channels"] = prepared.pop("channels", 3)
     base = candidate.run.recipe if candidate.run else given.model_copy(update=prepared)
     how = {name: getattr(given, name) for name in CompareOptions.knobs if name not in images}

@@ -11,11 +11,13 @@ from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.kernels import choice
 from convnextv2.places import check_page
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.explain_data import explain_data
 from convnextv2.verbs.explain_images import explain_images
 from convnextv2.verbs.options.measuring import ExplainOptions
+from convnextv2.verbs.options.shared import LABELLED_IMAGES
 from convnextv2.weights.description import DENSE_KINDS
 
 
@@ -50,6 +52,8 @@ def explain(options: ExplainOptions) -> Path:
             f"{opened.path}: is {opened.description.noun}, whose output already shows where it "
             "sees what. Give a classifier or a pre-training run."
         )
+    if idle := _idle(options, given):
+        notes.append(f"No effect here: {', '.join(idle)} (only the named images are explained).")
     for line in (*notes, *opened.lines()):
         say(line)
     explained = (explain_images if options.images else explain_data)(opened, options, given)
@@ -59,3 +63,11 @@ def explain(options: ExplainOptions) -> Path:
     say(f"Page: {page}")
     answer({"page": str(page), "weights": str(opened.path), **explained.answer})
     return page
+
+
+def _idle(options: ExplainOptions, given: Recipe) -> list[str]:
+    """Find what was given and says something about labelled images, if single images are named."""
+    if not options.images:
+        return []
+    knobs = set(LABELLED_IMAGES) & given.model_fields_set
+    return [*sorted(knobs), *options.changed("mistakes", "neighbours")]

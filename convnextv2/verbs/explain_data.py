@@ -37,6 +37,7 @@ from convnextv2.inference.explanation import Question, activation_map, enlarge
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.supervised.own_data import check_held_out
 from convnextv2.text import brief, plain
 from convnextv2.verbs.options.measuring import ExplainOptions
 from convnextv2.verbs.own_images import with_own_images
@@ -114,19 +115,25 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
         RecipeError: An option is for single images, or no images are named.
         DataError: There are no such images, or the model does not know their classes.
     """
-    for name, value in (("target", options.target), ("against", options.against)):
-        if value:
-            raise RecipeError(
-                f"{name} = {value}: is for single images. Name some, or leave this option out."
-            )
+    if single := options.changed("target", "against", "patch_px", "step_px", "pictures"):
+        raise RecipeError(
+            f"{single[0]} = {getattr(options, single[0])}: is for single images. Name some, or "
+            "leave this option out."
+        )
     if opened.description.kind == "multi_label":
         raise RecipeError(
             f"{opened.path}: gives an image any number of labels, for which mistakes have no "
             "nearest class. Name images to explain."
         )
-    recipe = with_own_images(given, opened.path, otherwise=", or single images")
     model = _open(opened, options, given)
+    recipe = with_own_images(
+        given, opened.path, has_learned=bool(model.names), otherwise=", or single images"
+    )
     training, validation = _sources(recipe, opened, labelled=bool(model.names))
+    if model.names and validation is not None:
+        check_held_out(
+            validation, lambda other: find_sources(other, labelled=True)[1], recipe, opened.path
+        )
     for line in (*training.notes, *(validation.notes if validation else ())):
         say(line)
     shown = (validation or training).spread(MAX_EMBEDDINGS)

@@ -25,7 +25,7 @@ from convnextv2.files import name_after, replacing
 from convnextv2.find import recipe_of
 from convnextv2.inference.explanation import Question, activation_map, enlarge, occlusion_map
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.places import check_place, check_unread
+from convnextv2.places import check_folder_place, check_unread
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, plain
 from convnextv2.verbs.explain_data import VOTES, Explained
@@ -84,7 +84,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
         check_outside_data(folder, recipe_of(opened.path), option="pictures")
-        check_place(folder / "picture", option="pictures")
+        check_folder_place(folder, option="pictures")
     source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
     if len(source) > MAX_IMAGES:
         raise RecipeError(

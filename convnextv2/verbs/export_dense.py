@@ -28,7 +28,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.evidence import Evidence
 from convnextv2.tasks.detection.certificate import certify_detector
 from convnextv2.tasks.segmentation.certificate import certify_segmentor
-from convnextv2.tasks.supervised.set_up import has_own_data
+from convnextv2.tasks.supervised.own_data import has_own_data
 from convnextv2.text import counted
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights

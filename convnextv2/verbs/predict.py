@@ -75,6 +75,9 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         check_prediction_file(file)
     for note in notes:
         print(note, file=sys.stderr)
+    if kind not in ("detection", "") and options.changed("threshold"):
+        why = "each label has its own" if kind == "multi_label" else "it is for detectors"
+        print(f"No effect here: threshold ({why}).", file=sys.stderr)
     failures: dict[str, str] = {}
     if opened is None:
         found = predict_by_server(options, recipe, remote, failures.__setitem__)

@@ -15,10 +15,11 @@ from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError
 from convnextv2.evaluation.probes import Probed, probe_features
-from convnextv2.inference.embedder import Embedder, open_embedder
+from convnextv2.inference.embedder import NORMED, Embedder, open_embedder
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
+from convnextv2.tasks.supervised.own_data import check_held_out
 from convnextv2.text import counted
 from convnextv2.verbs.options.measuring import ProbeOptions
 from convnextv2.verbs.own_images import with_own_images
@@ -41,12 +42,22 @@ def probe(options: ProbeOptions) -> Probed:
     given, notes = options.recipe()
     choice.choose(given.kernels)
     embedder = open_embedder(options.run, device=given.device, precision=given.precision)
-    recipe = with_own_images(given, Path(embedder.about["path"]))
+    weights = Path(embedder.about["path"])
+    has_learned = embedder.about["features"] == NORMED  # pre-training has no final norm
+    recipe = with_own_images(given, weights, has_learned=has_learned)
     training, validation = find_sources(recipe, labelled=True)
     if validation is None:
         raise DataError(
-            f"{recipe.data_dir}: has no validation images to measure features on. Set "
-            "val_fraction, or add a folder val."
+            f"{recipe.data_dir}: has no validation images to measure features on. "
+            + (
+                "Set val_fraction, or add a folder val."
+                if recipe.val_while_train
+                else "The run was trained on all of them. Give other images with data_dir."
+            )
+        )
+    if has_learned:
+        check_held_out(
+            validation, lambda other: find_sources(other, labelled=True)[1], recipe, weights
         )
     if shared := set(training.names) & set(validation.names):
         raise DataError(

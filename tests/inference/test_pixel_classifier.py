@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from model.reference import randomise
 
+from convnextv2.errors import DataError
 from convnextv2.inference import pixel_classifier as module
 from convnextv2.inference.pixel_classifier import (
     LogitMap,
@@ -168,6 +169,24 @@ def test_many_classes_and_a_large_image_stay_in_bounded_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert classes_of([LogitMap(logits, (128.0, 192.0))], (1200, 1500)).shape == (1200, 1500)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.2e6  # kB
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (noise(40, 50).permute(1, 2, 0), r"Tensor of uint8 \(40, 50, 3\)"),
+        (noise(40, 50) / 255, r"Tensor of float32 \(3, 40, 50\)"),
+        (noise(40, 50)[None], r"Tensor of uint8 \(1, 3, 40, 50\)"),
+        (noise(40, 50)[:, :0], r"Tensor of uint8 \(3, 0, 50\)"),
+        (noise(40, 50).numpy(), r"ndarray of uint8 \(3, 40, 50\)"),
+        ("photo.jpg", "str"),
+    ],
+)
+def test_what_are_no_pixels_is_said(bad: object, what: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"pixels: {what}\. Expected a tensor of uint8 \(3, H, W\)"
+    ):
+        of(network())(bad)  # type: ignore[arg-type]
 
 
 def test_shares_begin_with_the_largest_and_leave_out_what_does_not_occur() -> None:

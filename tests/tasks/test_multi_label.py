@@ -143,6 +143,8 @@ def test_the_text_of_predict_names_labels_or_says_that_there_is_none(
     assert lines[2:] == [files[1], "  no label"]
     assert main(["predict", str(run), files[0], "--device", "cpu", "--top_k", "1"]) == 0
     assert "No effect here: top_k" in capsys.readouterr().err
+    assert main(["predict", str(run), files[0], "--device", "cpu", "--threshold", "0.9"]) == 0
+    assert "No effect here: threshold (each label has its own)." in capsys.readouterr().err
     assert main(["infer", "--image_path", files[0], "--ckpt_path", str(run)]) == 0
     assert set(eval(capsys.readouterr().out)) == {"green"}
 

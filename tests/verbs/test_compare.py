@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,43 @@ def test_gains_and_losses_are_those_of_the_predictions(
     text = page.read_text()
     assert "Settings that differ" in text and ">epochs</th><td>2</td><td>4</td>" in text
     assert ">seed</th>" not in text  # it is the same
+
+
+def test_weights_outside_a_run_are_compared_as_in_it(
+    photos: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loose = Path(
+        shutil.copy(Path(runs[1]) / "best" / "model.safetensors", tmp_path / "w.safetensors")
+    )
+    asked = ["compare", runs[1], str(loose), "--data_dir", str(photos), "--device", "cpu", "--json"]
+    assert main([*asked, "--out", str(tmp_path / "page.html")]) == 0
+    run, weights = read_answer("compare", capsys.readouterr().out)["models"]
+    assert weights["top1"] == run["top1"]
+    assert weights["paired"]["gained"] == weights["paired"]["lost"] == 0
+
+
+def test_a_run_that_has_learned_the_images_held_out_by_another_is_refused(
+    photos: Path, tmp_path: Path
+) -> None:
+    data, made = str(photos / "train"), []  # no split: images are held out by chance
+    for seed in ("1", "2"):
+        made.append(str(tmp_path / seed))
+        options = ["--data_dir", data, "--out", made[-1], *SMALL, "--epochs", "1", "--seed", seed]
+        assert main(["train", *options]) == 0
+    page = str(tmp_path / "page.html")
+    with pytest.raises(
+        DataError, match="seed = 1: .* was trained with seed = 2, so it has learned"
+    ):
+        convnextv2.compare(made, out=page, device="cpu")
+    for verb in (convnextv2.validate, convnextv2.explain, convnextv2.probe):
+        with pytest.raises(DataError, match="seed = 3: .* was trained with seed = 1"):
+            verb(made[0], seed=3, device="cpu")
+    with pytest.raises(DataError, match="val_fraction = 0.5: .* was trained with val_fraction = "):
+        convnextv2.validate(made[0], val_fraction=0.5, device="cpu")
+    for more in ({}, {"data_dir": data}):  # the images that the run itself held out
+        found = convnextv2.validate(made[0], **more, device="cpu")
+        again = convnextv2.compare([made[0]] * 2, **more, out=page, device="cpu")
+        assert again.exists() and found.top1 >= 0
 
 
 def share(value: float) -> str:

@@ -164,6 +164,13 @@ def test_mistakes_in_the_options_are_one_line(photos: Path, trained: Path, tmp_p
         convnextv2.explain(trained, [image], target="red", against="red", out=page)
     with pytest.raises(RecipeError, match="target = red: is for single images"):
         convnextv2.explain(trained, target="red", out=page)
+    with pytest.raises(RecipeError, match="pictures = .*maps: is for single images"):
+        convnextv2.explain(trained, pictures=str(tmp_path / "maps"), out=page)
+    with pytest.raises(RecipeError, match="patch_px = 8: is for single images"):
+        convnextv2.explain(trained, patch_px=8, out=page)
+    (tmp_path / "file").touch()
+    with pytest.raises(RecipeError, match="pictures = .*file: is a file. Give a folder."):
+        convnextv2.explain(trained, [image], pictures=str(tmp_path / "file"), out=page, **HOW)
     with pytest.raises(RecipeError, match="is a folder"):
         convnextv2.explain(trained, [image], out=tmp_path)
     with pytest.raises(RecipeError, match="patch_px = 0"):
@@ -178,6 +185,30 @@ def test_mistakes_in_the_options_are_one_line(photos: Path, trained: Path, tmp_p
     convnextv2.export(trained, out=made, format="torch", seconds=0.05)
     with pytest.raises(CheckpointError, match="is an artifact"):
         convnextv2.explain(made, [image], out=page)
+
+
+def test_options_about_labelled_images_are_named_where_single_images_are_explained(
+    photos: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--out", tmp_path / "page.html", "--data_dir", tmp_path / "none", "--mistakes", 3)
+    assert main(asked(trained, photos / "val" / "red" / "3.png", *more)) == 0
+    said = capsys.readouterr().out
+    assert "No effect here: data_dir, mistakes (only the named images are explained)." in said
+
+
+def test_images_that_were_all_trained_on_show_no_mistakes(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out, page = str(photos / "train"), tmp_path / "run", tmp_path / "page.html"
+    options = ["--data_dir", data, "--out", str(out), *SMALL, "--epochs", "1"]
+    assert main(["train", *options, "--val_while_train", "False"]) == 0
+    for more in ([], ["--data_dir", data]):
+        assert main(asked(out, "--out", page, *more)) == 0
+        said = capsys.readouterr().out
+        assert "There are no validation images, so mistakes are not shown." in said
+        assert "are wrong" not in said
+        with pytest.raises(DataError, match="The run was trained on all of them."):
+            convnextv2.probe(out, **HOW)
 
 
 def test_several_labels_are_explained_one_at_a_time(

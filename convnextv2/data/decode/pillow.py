@@ -12,7 +12,7 @@ from torch import Tensor
 from convnextv2.data.decode.orientation import orientation_of, upright
 from convnextv2.data.decode.tiff import NO_DATA, no_data_value
 from convnextv2.data.decode.values import STRIP_VALUES, to_pixels
-from convnextv2.errors import ChannelsError
+from convnextv2.errors import ChannelsError, DataError
 
 _SAMPLE_FORMAT, _BITS = 339, 258  # TIFF tags
 
@@ -39,11 +39,13 @@ def from_pillow(
         uint8 (channels, H, W), upright.
 
     Raises:
-        DataError: The image has another number of bands, or no finite value.
+        DataError: The image has another number of bands, no pixels or no finite value.
     """
     image.load()  # for TIFF, this also turns the image upright, and removes its orientation
     orientation = orientation_of(image)
     width, height = image.size
+    if not width or not height:
+        raise DataError(f"{name}: has no pixels ({width} x {height}). Expected an image.")
     if channels not in (1, 3):
         check_bands(len(_as_bands(image, (0, 0, 1, 1)).getbands()), channels, name)
     pixels = np.empty((height, width, channels), np.uint8)

@@ -27,7 +27,7 @@ from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.measure import build_dense_loader
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import has_own_data
+from convnextv2.tasks.supervised.own_data import check_held_out, has_own_data
 from convnextv2.weights.build import count_parameters
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -85,7 +85,14 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
     finder, description = _build_finder(opened, recipe, place), opened.description
     recipe = recipe.model_copy(update={"in_channels": finder.transform.preprocessing.channels})
     trained_on = has_own_data(opened.path, recipe)
-    source = validation_objects(recipe, description.class_names, trained_on=trained_on)
+    names = description.class_names
+    source = validation_objects(recipe, names, trained_on=trained_on)
+    check_held_out(
+        source,
+        lambda other: validation_objects(other, names, trained_on=trained_on),
+        recipe,
+        opened.path,
+    )
     if finder.has_masks and not objects_of(source).has_masks:
         say(
             f"{opened.path}: its masks are not measured, since the objects of these images have "

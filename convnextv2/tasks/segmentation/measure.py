@@ -25,7 +25,7 @@ from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.measure import build_dense_loader
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import has_own_data
+from convnextv2.tasks.supervised.own_data import check_held_out, has_own_data
 from convnextv2.weights.build import count_parameters
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -85,7 +85,14 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     )
     preprocessing = pixel_classifier.preprocessing
     recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
-    source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
+    names = description.class_names
+    source = map_validation_source(recipe, names, place, trained_on=trained_on)
+    check_held_out(
+        source,
+        lambda other: map_validation_source(other, names, place, trained_on=trained_on),
+        recipe,
+        opened.path,
+    )
     transform = MapEvalTransform(preprocessing)
     loader = build_dense_loader(
         opened, recipe, source, place, transform=transform, collate=collate_maps

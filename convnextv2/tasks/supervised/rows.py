@@ -15,6 +15,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
 from convnextv2.find import run_of
 from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.tasks.supervised.own_data import check_held_out
 from convnextv2.text import brief
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import OURS
@@ -49,6 +50,12 @@ def labelled_images(
     foreign = order_of(description) != OURS
     names = [] if foreign else description.class_names
     source = validation_source(recipe, names, trained_on=trained_on)
+    check_held_out(
+        source,
+        lambda other: validation_source(other, names, trained_on=trained_on),
+        recipe,
+        weights,
+    )
     if len(source.class_names) > rows:
         raise CheckpointError(
             f"{weights}: a classifier of {rows} classes, the data have {len(source.class_names)}. "

@@ -30,6 +30,7 @@ from convnextv2.inference.scorer import check_own_prior, open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.supervised.own_data import has_own_data
 from convnextv2.tasks.supervised.rows import labelled_images
 from convnextv2.weights.build import count_parameters
 from convnextv2.weights.description import Description
@@ -198,19 +199,6 @@ def own_quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
     if recipe.bad_images != "quarantine" or owner is None or not has_own_data(weights, recipe):
         return None
     return Quarantine(owner.path)
-
-
-def has_own_data(weights: Path, recipe: Recipe) -> bool:
-    """Return whether a recipe names the validation images of the run that weights belong to."""
-    owner = run_of(weights)
-    return owner is not None and same_data(owner.recipe, recipe)
-
-
-def same_data(recipe: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes name the same validation images."""
-    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
-    names = [(each.dataset, each.val_split) for each in (recipe, other)]
-    return folders[0] == folders[1] and names[0] == names[1]
 
 
 def _check_contradictions(

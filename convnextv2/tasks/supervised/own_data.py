@@ -1,0 +1,59 @@
+"""Find out whether images are those of the run that weights belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from convnextv2.data.source import Source
+from convnextv2.errors import DataError
+from convnextv2.find import run_of
+from convnextv2.recipe.knobs import Recipe, with_inferred
+
+
+def has_own_data(weights: Path, recipe: Recipe) -> bool:
+    """Return whether a recipe names the validation images of the run that weights belong to."""
+    owner = run_of(weights)
+    return owner is not None and same_data(owner.recipe, recipe)
+
+
+def same_data(recipe: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes name the same validation images."""
+    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
+    names = [(each.dataset, each.val_split) for each in (recipe, other)]
+    return folders[0] == folders[1] and names[0] == names[1]
+
+
+def check_held_out(
+    source: Source, find: Callable[[Recipe], Source | None], recipe: Recipe, weights: Path
+) -> None:
+    """Check that no images are held out which the run of the weights was trained on.
+
+    Data without a split for validation are divided by `seed` and `val_fraction`. Other values than
+    those of the run hold out other images, and the run has learned some of them.
+
+    Args:
+        source: The validation images that the recipe names.
+        find: Finds those of another recipe.
+        recipe: The recipe.
+        weights: The path of the weights.
+
+    Raises:
+        DataError: Images that are held out were trained on.
+    """
+    owner = run_of(weights)
+    if owner is None or not same_data(owner.recipe, recipe):
+        return
+    own = {name: getattr(owner.recipe, name) for name in ("seed", "val_fraction")}
+    other = {name: value for name, value in own.items() if getattr(recipe, name) != value}
+    if not other:
+        return
+    held_out = find(with_inferred(recipe, own))
+    if held_out is not None and list(held_out.names) == list(source.names):
+        return
+    asked = " and ".join(f"{name} = {getattr(recipe, name)}" for name in other)
+    kept = " and ".join(f"{name} = {value}" for name, value in other.items())
+    raise DataError(
+        f"{asked}: {owner.path} was trained with {kept}, so it has learned some of the images of "
+        f"{recipe.data_dir} that are held out here. Give other images with data_dir."
+    )
