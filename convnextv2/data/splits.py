@@ -243,18 +243,23 @@ def held_out_by_training(source: Source, recipe: Recipe) -> Source:
     Raises:
         DataError: Training held no images out.
     """
-    where = recipe.data_dir
-    if not recipe.val_while_train:
-        raise DataError(
-            f"{where}: was trained on as a whole (val_while_train = False). Give other images with "
-            "data_dir, or val_split."
-        )
+    check_training_held_out(recipe)
     chosen = hold_out(source, recipe, "")[1]
     if chosen is None:
         raise DataError(
-            f"{where}: no class has two images, so training held none out. Give other images."
+            f"{recipe.data_dir}: no class has two images, so training held none out. Give other "
+            "images."
         )
     return replace(chosen, notes=source.notes)
+
+
+def check_training_held_out(recipe: Recipe) -> None:
+    """Raise DataError if a training on data without splits used all images."""
+    if not recipe.val_while_train:
+        raise DataError(
+            f"{recipe.data_dir}: was trained on as a whole (val_while_train = False). Give other "
+            "images with data_dir, or val_split."
+        )
 
 
 def check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) -> None:

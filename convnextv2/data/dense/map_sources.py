@@ -21,7 +21,7 @@ from convnextv2.data.dense.scan_maps import MapScan, scan_maps
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.randomness import generator_for
 from convnextv2.data.split_names import Kind
-from convnextv2.data.splits import asked_split, held_out, set_apart
+from convnextv2.data.splits import asked_split, check_training_held_out, held_out, set_apart
 from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -141,6 +141,7 @@ def map_validation_source(
     check_values(scanned.scan, coding)
     source = _source(scanned, coding, tuple(class_names), recipe.max_image_pixels)
     if kind == "train" and trained_on:
+        check_training_held_out(recipe)
         chosen = _hold_out(source, recipe, root)[1]
         if chosen is None:
             raise DataError(f"{root}: training held out no images. Give others with data_dir.")

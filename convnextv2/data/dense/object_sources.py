@@ -14,7 +14,13 @@ from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.scan import compare_splits, object_counts, scan_objects
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.randomness import generator_for
-from convnextv2.data.splits import asked_split, check_data_dir, held_out_evenly, set_apart
+from convnextv2.data.splits import (
+    asked_split,
+    check_data_dir,
+    check_training_held_out,
+    held_out_evenly,
+    set_apart,
+)
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief
@@ -94,7 +100,8 @@ def validation_objects(
         images if the detector was not trained on these data.
 
     Raises:
-        DataError: There is no such split, or it has a class that is not one of the detector.
+        DataError: There is no such split, training used all images, or the data have a class that
+            is not one of the detector.
     """
     root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
@@ -108,6 +115,7 @@ def validation_objects(
             raise DataError(f"{root}: has {_listed(layout)}. Set val_split to one of these.")
         source = scan_objects(layout.splits[training](), training or "data")
         if trained_on:
+            check_training_held_out(recipe)
             held_out = _hold_out(source, recipe, root)[1]
             source = replace(held_out, notes=source.notes)
     else:

@@ -260,6 +260,9 @@ def test_images_are_held_out_if_there_is_no_split(tmp_path: Path) -> None:
     again = map_validation_source(settings, CLASSES, CPU, trained_on=True)
     assert list(again.names) == list(validation.names)
     assert len(map_validation_source(settings, CLASSES, CPU, trained_on=False)) == 11
+    whole = settings.model_copy(update={"val_while_train": False})
+    with pytest.raises(DataError, match="was trained on as a whole"):
+        map_validation_source(whole, CLASSES, CPU, trained_on=True)
 
 
 @pytest.mark.parametrize("knob", ["train_split", "val_split"])

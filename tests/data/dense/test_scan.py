@@ -174,6 +174,9 @@ def test_images_are_held_out_if_there_is_no_split_for_validation(tmp_path: Path)
     assert list(again.names) == list(validation.names)
     other = validation_objects(recipe, training.class_names, trained_on=False)
     assert len(other) == 20
+    whole = recipe.model_copy(update={"val_while_train": False})
+    with pytest.raises(DataError, match=r"was trained on as a whole .* Give other images"):
+        validation_objects(whole, training.class_names)
 
 
 def test_a_single_split_of_another_name_is_for_training(tmp_path: Path) -> None:
