@@ -169,6 +169,13 @@ def recipe_of(weights: Path) -> Recipe | None:
     return recipe.model_copy(update=places)
 
 
+def same_data(recipe: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes name the same validation images."""
+    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
+    names = [(each.dataset, each.val_split) for each in (recipe, other)]
+    return folders[0] == folders[1] and names[0] == names[1]
+
+
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     """Open weights, and complete a file of MindCV with what its run knows.
 

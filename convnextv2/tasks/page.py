@@ -16,13 +16,12 @@ from convnextv2.deploy.artifact import is_artifact
 from convnextv2.errors import ConvNeXtV2Error, DataError, RecipeError
 from convnextv2.evaluation.page import build_page
 from convnextv2.files import reason_of
-from convnextv2.find import find_weights, run_of
+from convnextv2.find import find_weights, run_of, same_data
 from convnextv2.places import check_place
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.masked.gallery import run_gallery
-from convnextv2.tasks.supervised.own_data import same_data
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights, open_weights
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cache
 
 import torch
 
+from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.durations import duration, read_duration
+from convnextv2.errors import DamagedCheckpointError
+from convnextv2.find import run_of, same_data
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
 from convnextv2.text import counted
+from convnextv2.training.conditions import Conditions, Fingerprint
 from convnextv2.training.schedule import build_schedule, scaled_lr
-from convnextv2.training.start import Way
+from convnextv2.training.start import Start, Way
 
 _MANY_IMAGES = 50_000
 """From this number of images on, training from random weights needs no note."""
@@ -73,6 +79,53 @@ def scratch_line(way: Way, images: int, *, classifies: bool = True) -> str:
         f"The run starts from random weights, with {images:,} images. {measured * classifies}"
         "`--init RUN` starts from a pre-training run, `--init pretrained` from public weights."
     )
+
+
+def learned_line(start: Start, training: Source, validation: Source | None) -> str:
+    """Return a line about validation images that the initial weights have learned; or "".
+
+    Data without a split for validation are divided by `seed` and `val_fraction`. If the run that
+    `init` names divided the same data in another way, it was trained on images that this run
+    measures itself on. Its checkpoints tell which images it used.
+
+    Args:
+        start: The start of the run.
+        training: The training images.
+        validation: The validation images; None if there are none.
+    """
+    weights = start.weights
+    if weights is None or validation is None or weights.description.kind == "fcmae":
+        return ""
+    owner = run_of(weights.path)
+    if owner is None or not same_data(owner.recipe, start.recipe):
+        return ""
+    then = _conditions_of(owner)
+    if then is None or then.validation is None:
+        return ""
+    if not then.training.change(Fingerprint.of(training), "training"):
+        return ""
+    if not then.validation.change(Fingerprint.of(validation), "validation"):
+        return ""
+    own, now = owner.recipe, start.recipe
+    is_divided_otherwise = (own.seed, own.val_fraction) != (now.seed, now.val_fraction)
+    remedy = (
+        f"--seed {own.seed} --val_fraction {own.val_fraction} holds out the same images as there"
+        if own.val_while_train and is_divided_otherwise
+        else "Measure the model on other images"
+    )
+    return (
+        f"{owner.path} was trained on other images of {now.data_dir} than this run will "
+        "be. So its weights may have learned some of the validation images, and what is measured "
+        f"on them may be too good. {remedy}."
+    )
+
+
+def _conditions_of(run: Run) -> Conditions | None:
+    """Read the conditions of a run from its newest checkpoint; None without a whole one."""
+    for folder in reversed(run.checkpoints()):
+        with contextlib.suppress(DamagedCheckpointError):
+            return Conditions.read(read_progress(folder).get("conditions", {}))
+    return None
 
 
 def announcements(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnextv2.errors import RecipeError
-from convnextv2.find import run_of
+from convnextv2.find import run_of, same_data
 from convnextv2.recipe.knobs import Recipe, with_inferred
-from convnextv2.tasks.supervised.own_data import same_data
 from convnextv2.verbs.options.shared import LABELLED_IMAGES
 
 

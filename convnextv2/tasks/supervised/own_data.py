@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convnextv2.data.source import Source
 from convnextv2.errors import DataError
-from convnextv2.find import run_of
+from convnextv2.find import run_of, same_data
 from convnextv2.recipe.knobs import Recipe, with_inferred
 
 
@@ -15,13 +15,6 @@ def has_own_data(weights: Path, recipe: Recipe) -> bool:
     """Return whether a recipe names the validation images of the run that weights belong to."""
     owner = run_of(weights)
     return owner is not None and same_data(owner.recipe, recipe)
-
-
-def same_data(recipe: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes name the same validation images."""
-    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
-    names = [(each.dataset, each.val_split) for each in (recipe, other)]
-    return folders[0] == folders[1] and names[0] == names[1]
 
 
 def check_held_out(
