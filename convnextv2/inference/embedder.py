@@ -40,7 +40,8 @@ class Embedder:
         run: Turns pixels, uint8 (N, C, H, W), into embeddings, float32 (N, D).
         transform: How its images are prepared.
         about: Where the weights come from, for the metadata: path, sha256, model, features,
-            engine, preprocessing, licence and provenance.
+            engine, preprocessing, licence and provenance; and the kind of weights that are not an
+            artifact.
         notes: Lines for people about the model, above all its licence.
     """
 
@@ -92,6 +93,7 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Embedder
     about = {
         "path": str(opened.path),
         "sha256": origin.sha256,
+        "kind": description.kind,
         "model": description.model,
         "features": NORMED if graph else PLAIN,
         "engine": f"PyTorch on {device}, {str(dtype).removeprefix('torch.')}",

@@ -13,7 +13,7 @@ from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.probes import Probed, probe_features
 from convnextv2.inference.embedder import NORMED, Embedder, open_embedder
 from convnextv2.kernels import choice
@@ -44,6 +44,13 @@ def probe(options: ProbeOptions) -> Probed:
     embedder = open_embedder(options.run, device=given.device, precision=given.precision)
     weights = Path(embedder.about["path"])
     has_learned = embedder.about["features"] == NORMED  # pre-training has no final norm
+    if embedder.about.get("kind") in ("segmentation", "detection") and not (
+        given.data_dir or given.dataset
+    ):
+        raise RecipeError(
+            f"data_dir is missing: {weights} was trained on images that have no class each. Give "
+            "--data_dir DATA, with one folder for each class."
+        )
     recipe = with_own_images(given, weights, has_learned=has_learned)
     training, validation = find_sources(recipe, labelled=True)
     if validation is None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense import detector, save_dense, segmentor
 from json_answers import read_answer
 from runs import SMALL, draw
 from sklearn.neighbors import KNeighborsClassifier
@@ -52,6 +53,13 @@ def test_neighbours_are_those_of_the_embeddings(
     assert answer["linear"] > 0.9  # the classes are colours
     assert answer["commonest"] == pytest.approx(1 / 3)
     assert (answer["training_images"], answer["validation_images"]) == (24, 24)
+
+
+@pytest.mark.parametrize("build", [segmentor, detector])
+def test_weights_of_a_dense_task_need_images_of_classes(build, tmp_path: Path) -> None:
+    weights = save_dense(build(), tmp_path / "weights")
+    with pytest.raises(RecipeError, match="images that have no class each. Give --data_dir DATA"):
+        convnextv2.probe(str(weights))
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(
