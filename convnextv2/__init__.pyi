@@ -1575,7 +1575,7 @@ def pack_data(
         data: Folder of images, or a table of them.
         shards: Folder to write the tar files to.
         images_per_shard: Number of images per tar file. The last one may hold fewer.
-        labelled: Pack the classes too. Without them, pretrain can use the shards, and train cannot.
+        labelled: Pack the classes too. With False, pretrain can use the shards, and train cannot.
         json: Print the answer as JSON, for use by other programs.
         train_split: Subfolder with the training images, or the name of their split in a table.
         val_split: Subfolder with the validation images, or the name of their split in a table.

@@ -227,7 +227,8 @@ def build_parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
 
 
 def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None:
-    if isinstance(one, OwnOption) and one.kind is bool:  # what follows may be an image
+    own = isinstance(one, OwnOption)
+    if own and one.kind is bool and not one.default:  # what follows may be an image
         parser.add_argument(
             f"--{one.name}",
             action="store_const",
@@ -236,7 +237,7 @@ def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None
             help=one.help,
         )
         return
-    is_switch = bool in (one.kind, *get_args(one.kind))  # --ema is --ema True
+    is_switch = bool in (one.kind, *get_args(one.kind)) and not own  # --ema is --ema True
     bare: dict[str, Any] = {"nargs": "?", "const": "True"} if is_switch else {}
     text = argparse.SUPPRESS if hides else _help(one)
     parser.add_argument(f"--{one.name}", metavar=metavar, help=text, action=_Last, **bare)

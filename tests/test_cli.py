@@ -79,6 +79,11 @@ def called(monkeypatch):
         ("models --image-size 96", "models", {"image_size": "96"}),
         ("recipes", "recipes", {}),
         ("demo --quick --out d", "demo", {"quick": "True", "out": "d"}),
+        (
+            "pack_data --labelled False a b",
+            "pack_data",
+            {"labelled": "False", "data": "a", "shards": "b"},
+        ),
     ],
 )
 def test_arguments_reach_the_verb_untouched(argv, verb, arguments, called):

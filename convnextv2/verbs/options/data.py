@@ -79,7 +79,7 @@ class PackDataOptions(
         le=10_000_000,
     )
     labelled: bool = option(
-        True, "Pack the classes too. Without them, pretrain can use the shards, and train cannot."
+        True, "Pack the classes too. With False, pretrain can use the shards, and train cannot."
     )
     json: bool = json_option()
 

@@ -184,5 +184,5 @@ def _usage(name: str, own: Iterable[OwnOption], has_knobs: bool) -> str:
 
 
 def _metavar(one: OwnOption) -> str:
-    """Return what stands for the value of an option; a switch has none."""
-    return "" if one.kind is bool else one.metavar
+    """Return what stands for the value of an option; a switch that is off by itself has none."""
+    return "" if one.kind is bool and not one.default else one.metavar
