@@ -82,6 +82,16 @@ class Evaluation:
         matrix[targets, predicted] = images
         return matrix
 
+    @property
+    def only_prediction(self) -> int | None:
+        """The class that every image got, although the images are of several classes; or None.
+
+        A classifier that has collapsed, or learned nothing, answers like this. If one class is
+        frequent, the top-1 accuracy does not show it.
+        """
+        targets, predicted = np.unique(self.pairs[:, 0]), np.unique(self.pairs[:, 1])
+        return int(predicted[0]) if len(predicted) == 1 and len(targets) > 1 else None
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the figures to JSON types: lists for arrays, None for undefined values.
 
@@ -104,7 +114,7 @@ class Evaluation:
         return {name: json_types(value) for name, value in figures.items()}
 
     def table(self) -> str:
-        """Return the main figures as lines of plain text."""
+        """Return the main figures as lines of plain text, and a warning if all answers are one."""
         rows = [("images", f"{self.images:,}", ""), ("top-1", f"{self.top1:.2%}", "top1")]
         if self.top5 is not None:
             rows.append(("top-5", f"{self.top5:.2%}", "top5"))
@@ -117,9 +127,15 @@ class Evaluation:
             ("calibration error", f"{self.ece:.2%}", ""),
         ]
         width = max(len(value) for _, value, _ in rows)
-        return "\n".join(
+        lines = [
             f"{title:<18} {value:>{width}}{self._interval(name)}" for title, value, name in rows
-        )
+        ]
+        if self.only_prediction is not None:
+            lines.append(
+                "Every image gets the same class. The network has not learned to tell the classes "
+                "apart, or the training has collapsed. Try a smaller lr, or clip_norm = 1."
+            )
+        return "\n".join(lines)
 
     def _interval(self, name: str) -> str:
         """Return the interval of a figure as text; empty if there is none."""

@@ -173,6 +173,22 @@ def test_table_shows_the_main_figures():
     assert "2.5000" in table and len({len(line) for line in table.splitlines()}) == 1
 
 
+@pytest.mark.parametrize(
+    ("predicted", "targets", "only"),
+    [
+        ([1, 1, 1, 1], [1, 1, 1, 0], 1),
+        ([1, 1, 1, 2], [1, 1, 1, 0], None),
+        ([1, 1, 1, 1], [1, 1, 1, 1], None),  # there is only one class to tell
+    ],
+)
+def test_that_every_image_gets_one_class_is_noticed(predicted, targets, only):
+    probs = torch.full((4, 3), 0.1)
+    probs[torch.arange(4), torch.tensor(predicted)] = 0.8
+    evaluation = measured(probs, torch.tensor(targets))
+    assert evaluation.only_prediction == only
+    assert ("Every image gets the same class." in evaluation.table()) is (only is not None)
+
+
 def test_no_images_is_an_error_of_the_user():
     with pytest.raises(DataError, match="No image to evaluate"):
         measured(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))

@@ -45,6 +45,9 @@ def classifier_page(
         )
         summary["possible classes, mean"] = f"{found.mean_possible:.2f}"
         summary["foreign images"] = f"{found.foreign:.2%}"
+    names = measured.description.class_names
+    if (only := measured.evaluation.only_prediction) is not None:
+        summary["class of every image"] = f"{names[only]} (collapsed, or nothing learned)"
     return run_page(
         run,
         recipe,
@@ -53,7 +56,7 @@ def classifier_page(
         channels=_channels(measured),
         next_steps=next_steps(str(run.path) if run else "RUN", recipe.lr),
         evaluation=measured.evaluation,
-        class_names=measured.description.class_names,
+        class_names=names,
         examples=_examples(measured),
         class_counts=measured.description.balance.get("class_counts", ()),
         balance=_balance(measured),
