@@ -56,6 +56,7 @@ from equal_time import (
     Jobs,
     compare,
     comparison_parser,
+    pretrain_ours,
     table,
     train_ours,
     write_figures,
@@ -71,7 +72,6 @@ RUNS_BEFORE = {"fcmae": 0.5}
 """The arms that pre-train, and the share of their time that this takes."""
 TUNING = 1 / 3
 """The share of a run's time that a run with another learning rate takes."""
-PRETRAINING_BATCH = 64
 OURS = {
     "scratch": "convnextv2 atto",
     "fcmae": "convnextv2 atto, FCMAE first",
@@ -100,19 +100,7 @@ FIGURES = {
 
 def pretrain(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Pre-train by FCMAE on the training images of a set."""
-    spent = train_ours(
-        "pretrain",
-        folder / "run",
-        job["seconds"],
-        config="fcmae_small_data",
-        data_dir=str(Path(job["data"]) / "photographs"),
-        image_size=job["size"],
-        batch_size=min(PRETRAINING_BATCH, job["images"]),
-        lr_batch_size=PRETRAINING_BATCH,
-        seed=job["seed"],
-        precision="float32",
-        health_every_epochs=1_000_000,
-    )
+    spent = pretrain_ours(folder / "run", Path(job["data"]) / "photographs", job)
     return {"spent": asdict(spent)}
 
 

@@ -41,6 +41,7 @@ WARMUP = 0.05
 """The share of the time in which the learning rate of other libraries' loops rises."""
 EMA_DECAY = 0.998
 """The decay of everyone's average of the weights, as in our recipes for small data."""
+_PRETRAINING_BATCH = 64
 _END_S = 3
 """The knob `time` keeps these seconds for the end of a run. They are not training."""
 
@@ -106,6 +107,29 @@ def train_ours(verb: str, out: Path, seconds: float, **knobs: Any) -> Spent:
     done = epochs[-1] if epochs else {"step": 0, "epoch": 0}
     memory = peak_memory(os.getpid()) >> 20
     return Spent(CpuDeadline.taken_s, done["step"], done["epoch"], memory, diverged)
+
+
+def pretrain_ours(out: Path, data: Path, job: Mapping[str, Any]) -> Spent:
+    """Pre-train by FCMAE on the training images of a folder, in this process.
+
+    Args:
+        out: The run folder.
+        data: The folder.
+        job: The content of the job: seconds, size, images and seed.
+    """
+    return train_ours(
+        "pretrain",
+        out,
+        job["seconds"],
+        config="fcmae_small_data",
+        data_dir=str(data),
+        image_size=job["size"],
+        batch_size=min(_PRETRAINING_BATCH, job["images"]),
+        lr_batch_size=_PRETRAINING_BATCH,
+        seed=job["seed"],
+        precision="float32",
+        health_every_epochs=1_000_000,
+    )
 
 
 class TimeUsed:

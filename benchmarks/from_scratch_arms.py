@@ -1,4 +1,4 @@
-"""What the arms of from_scratch_peers.py do: train or pre-train a network, and measure it.
+"""Trains or pre-trains the network of each arm of from_scratch_peers.py, and measures it.
 
 Each function that trains takes the folder of a job and its content, and returns the result.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_time import EMA_DECAY, WARMUP, Spent, TimeUsed, train_ours
+from equal_time import EMA_DECAY, WARMUP, Spent, TimeUsed, pretrain_ours, train_ours
 from PIL import Image
 from torch import Tensor, nn
 
@@ -85,19 +85,8 @@ def train_own(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 def pretrain_own(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Pre-train by FCMAE on the training images."""
-    spent = train_ours(
-        "pretrain",
-        folder / "run",
-        job["seconds"],
-        config="fcmae_small_data",
-        data_dir=job["data"],  # of which it takes the split train
-        image_size=job["size"],
-        batch_size=min(BATCH, job["images"]),
-        lr_batch_size=BATCH,
-        seed=job["seed"],
-        precision="float32",
-        health_every_epochs=1_000_000,
-    )
+    data = Path(job["data"])  # FCMAE takes its split train
+    spent = pretrain_ours(folder / "run", data, job)
     return {"spent": asdict(spent), "weights": str(folder / "run")}
 
 
