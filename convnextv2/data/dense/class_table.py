@@ -135,7 +135,7 @@ def read_class_table(path: Path) -> ClassTable:
         raise DataError(f"{path}: the class table cannot be read ({why}).") from None
     if path.suffix.lower() == ".json":
         entries = _from_json(text, path)
-        if path.name == _OF_SUPERVISELY:
+        if path.name.casefold() == _OF_SUPERVISELY:
             entries = _by_grey_value(entries)
     elif path.suffix.lower() in (".csv", ".tsv"):
         entries = _from_csv(text, path)

@@ -29,6 +29,9 @@ from convnextv2.errors import DataError
 Format = Literal["coco", "voc", "yolo"]
 
 ROBOFLOW_COCO = "_annotations.coco.json"
+_FEW_FILES = 20
+_SMALL_JSON = 2**20
+"""The largest JSON file that is looked into before it is taken for annotations, in bytes."""
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -155,15 +158,31 @@ def _json_files(folder: Path) -> dict[str, list[Path]]:
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     # COCO has captions_*.json and person_keypoints_*.json beside instances_*.json.
     instances = [file for file in files if file.stem.startswith("instances")]
+    few = files if len(files) <= _FEW_FILES else []  # many are those of single images
+    unnamed = [file for file in few if not _split_in(file.stem) and _may_be_coco(file)]
     for file in instances or files:
         stem = file.stem.removeprefix("instances").strip("_-. ")
         if name := _split_in(file.stem):
             found.setdefault(name, []).append(file)
         elif instances:
             found.setdefault(stem, []).append(file)
-        elif len(files) == 1 or stem in ("", "annotations", "coco"):
+        elif unnamed == [file] or stem in ("", "annotations", "coco"):
             found.setdefault("", []).append(file)
     return found
+
+
+def _may_be_coco(file: Path) -> bool:
+    """Return whether a JSON file may have annotations of COCO.
+
+    Small files, such as class tables and the settings of labelling tools, are looked into.
+    """
+    try:
+        if file.stat().st_size > _SMALL_JSON:
+            return True
+        content = file.read_bytes()
+    except OSError:  # reading it will say why
+        return True
+    return re.search(rb'"(annotations|images)"\s*:', content) is not None
 
 
 def _split_in(stem: str) -> str:

@@ -46,6 +46,25 @@ def test_a_json_file_of_coco_finds_the_images_beside_its_folder(tmp_path: Path) 
     assert Path(image.path).parent.name == "train2017"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("classes.json", '["sky", "road"]'),
+        ("obj_class_to_machine_color.json", '{"kiwi": [1, 1, 1]}'),
+        ("meta.json", '{"classes": [], "projectType": "images"}'),
+    ],
+)
+def test_other_json_files_are_not_taken_for_annotations(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match="has no objects"):
+        find_layout(tmp_path)
+    drawn = [draw_shapes(tmp_path / "images" / "a.png", 0)]
+    (tmp_path / "mine.json").write_text(json.dumps(coco_json(drawn)))
+    assert images_of(tmp_path, "") == ["a.png"]
+
+
 def test_an_export_of_roboflow_as_coco(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         drawn = [draw_shapes(tmp_path / split / "a.png", 0)]
