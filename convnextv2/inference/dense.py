@@ -47,7 +47,10 @@ def lay_out(model: Network, device: torch.device) -> Network:
 
 
 def open_pixel_classifier(
-    source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
+    source: str | Path | Weights | Artifact,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
 ) -> PixelClassifier:
     """Open a segmentor.
 
@@ -82,7 +85,10 @@ def open_pixel_classifier(
 
 
 def open_finder(
-    source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
+    source: str | Path | Weights | Artifact,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
 ) -> ObjectFinder:
     """Open a detector.
 

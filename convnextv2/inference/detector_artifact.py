@@ -137,7 +137,7 @@ class _First(nn.Module):
 
 
 def finder_of_artifact(
-    artifact: Artifact, *, device: str = "auto", precision: str = "auto"
+    artifact: Artifact, *, device: str | torch.device = "auto", precision: str = "auto"
 ) -> ObjectFinder:
     """Make an artifact of a detector ready to use.
 

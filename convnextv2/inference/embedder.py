@@ -51,7 +51,9 @@ class Embedder:
     notes: list[str]
 
 
-def open_embedder(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Embedder:
+def open_embedder(
+    source: str | Path, *, device: str | torch.device = "auto", precision: str = "auto"
+) -> Embedder:
     """Open an embedder.
 
     Args:
@@ -68,7 +70,7 @@ def open_embedder(source: str | Path, *, device: str = "auto", precision: str = 
     return _from_weights(opened, device, precision)
 
 
-def _from_weights(opened: Weights, device_name: str, precision: str) -> Embedder:
+def _from_weights(opened: Weights, device_name: str | torch.device, precision: str) -> Embedder:
     model, description = restore(opened), opened.description
     encoder = model.encoder if isinstance(model, FCMAE | Segmentor | Detector) else model
     assert isinstance(encoder, ConvNeXtV2)
@@ -107,7 +109,7 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Embedder
     return Embedder(run, transform, about, notes)
 
 
-def _from_artifact(artifact: Artifact, device: str, precision: str) -> Embedder:
+def _from_artifact(artifact: Artifact, device: str | torch.device, precision: str) -> Embedder:
     card = artifact.card
     if "embedding" not in card.outputs:
         raise ArtifactError(

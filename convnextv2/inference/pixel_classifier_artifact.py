@@ -17,7 +17,7 @@ from convnextv2.preprocessing import Preprocessing
 
 
 def pixel_classifier_of_artifact(
-    artifact: Artifact, *, device: str = "auto", precision: str = "auto"
+    artifact: Artifact, *, device: str | torch.device = "auto", precision: str = "auto"
 ) -> PixelClassifier:
     """Make a pixel classifier of an artifact.
 

@@ -57,7 +57,7 @@ class Predictor:
         self,
         source: str | Path,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         batch_size: int = 32,
         max_image_pixels: int = MAX_PIXELS,
@@ -149,8 +149,8 @@ class Predictor:
                 yield name, _as_pixels(image, name, channels, value_range)
             else:
                 raise DataError(
-                    f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, "
-                    "array or tensor."
+                    f"{name}: is of type {type(image).__name__}. Expected a path, bytes, Pillow "
+                    "image, array or tensor."
                 )
 
 

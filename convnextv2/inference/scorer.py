@@ -172,7 +172,7 @@ class Scorer:
 def open_scorer(
     source: str | Path | Weights | Artifact,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     prior: Prior = "trained",
 ) -> Scorer:
@@ -207,7 +207,9 @@ def check_own_prior(artifact: Artifact, prior: Prior) -> None:
         )
 
 
-def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prior) -> Scorer:
+def _from_weights(
+    opened: Weights, device_name: str | torch.device, precision: str, prior: Prior
+) -> Scorer:
     path = opened.path
     model, description = restore(opened), opened.description
     if isinstance(model, Segmentor | Detector):
@@ -281,7 +283,7 @@ def _unknown_of(
     return unknown, []
 
 
-def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
+def _from_artifact(artifact: Artifact, device: str | torch.device, precision: str) -> Scorer:
     card, transform = artifact.card, artifact.transform
     if not has_classes(card.kind):
         raise ArtifactError(
@@ -305,7 +307,7 @@ def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
 
 
 def run_artifact(
-    artifact: Artifact, device: str, precision: str
+    artifact: Artifact, device: str | torch.device, precision: str
 ) -> Callable[[Tensor], list[NDArray[Any]]]:
     """Make a function that runs an artifact on pixels.
 
@@ -334,7 +336,7 @@ def run_artifact(
     return run
 
 
-def check_runs_here(artifact: Artifact, device: str, precision: str) -> None:
+def check_runs_here(artifact: Artifact, device: str | torch.device, precision: str) -> None:
     """Raise DeviceError if an artifact does not run on a device or in a precision.
 
     Args:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,17 +137,17 @@ def test_what_is_no_image_is_said(bad: object, predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        (None, "image 0: is a NoneType. Expected a path, bytes"),
-        (7, "image 0: is a int. Expected a path, bytes"),
-        (io.BytesIO(b"first\nsecond"), "image 0: is a BytesIO. Expected a path, bytes"),
+        (None, "image 0: is of type NoneType. Expected a path, bytes"),
+        (7, "image 0: is of type int. Expected a path, bytes"),
+        (io.BytesIO(b"first\nsecond"), "image 0: is of type BytesIO. Expected a path, bytes"),
         (Image.new("RGB", (0, 5)), r"image 0: has no pixels \(0 x 5\)"),
     ],
 )
 def test_a_single_thing_that_is_no_image_is_not_taken_for_several(
-    bad: object, what: str, predictor: Predictor
+    bad: Any, what: str, predictor: Predictor
 ) -> None:
     with pytest.raises(DataError, match=what):
-        predictor(bad)  # type: ignore[arg-type]
+        predictor(bad)
 
 
 def test_arguments_of_another_type_are_refused_in_one_line(
@@ -155,13 +156,13 @@ def test_arguments_of_another_type_are_refused_in_one_line(
     weights = save(network(), tmp_path)
     for k in ("3", 2.5, None, True):
         with pytest.raises(RecipeError, match=r"top_k = .*: expected a whole number >= 1\."):
-            predictor(photograph(1), top_k=k)  # type: ignore[arg-type]
+            predictor(photograph(1), top_k=k)
     with pytest.raises(RecipeError, match="precision = fp16: expected one of auto, float32, "):
         Predictor(weights, precision="fp16")
     for source in (None, 5, b"run"):
         with pytest.raises(RecipeError, match="source = .*: expected the path of a run folder"):
-            Predictor(source)  # type: ignore[arg-type]
-    assert Predictor(weights, device=torch.device("cpu")).scorer  # type: ignore[arg-type]
+            Predictor(source)
+    assert Predictor(weights, device=torch.device("cpu")).scorer
 
 
 def test_top_k_is_at_least_one(predictor: Predictor) -> None:
