@@ -113,8 +113,17 @@ class Evaluation:
             }
         return {name: json_types(value) for name, value in figures.items()}
 
+    def collapse_line(self) -> str:
+        """Return a warning if all images get the same class; else an empty text."""
+        if self.only_prediction is None:
+            return ""
+        return (
+            "all images get the same class. The classifier has collapsed, or has not begun to "
+            "learn. A smaller lr, or clip_norm = 1, may help."
+        )
+
     def table(self) -> str:
-        """Return the main figures as lines of plain text, and a warning if all answers are one."""
+        """Return the main figures as lines of plain text."""
         rows = [("images", f"{self.images:,}", ""), ("top-1", f"{self.top1:.2%}", "top1")]
         if self.top5 is not None:
             rows.append(("top-5", f"{self.top5:.2%}", "top5"))
@@ -127,15 +136,9 @@ class Evaluation:
             ("calibration error", f"{self.ece:.2%}", ""),
         ]
         width = max(len(value) for _, value, _ in rows)
-        lines = [
+        return "\n".join(
             f"{title:<18} {value:>{width}}{self._interval(name)}" for title, value, name in rows
-        ]
-        if self.only_prediction is not None:
-            lines.append(
-                "Every image gets the same class. The network has not learned to tell the classes "
-                "apart, or the training has collapsed. Try a smaller lr, or clip_norm = 1."
-            )
-        return "\n".join(lines)
+        )
 
     def _interval(self, name: str) -> str:
         """Return the interval of a figure as text; empty if there is none."""

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convnextv2.errors import TrainingError
@@ -137,22 +135,3 @@ def feature_warnings(record: Mapping[str, Any], first: Mapping[str, Any] | None)
     if broken:
         lines.append(f"the features of layers {', '.join(broken)} are all 0 or not finite.")
     return lines
-
-
-def collapse_line(precision: NDArray[np.float64], support: NDArray[np.int64]) -> str:
-    """Warn if a classifier gives the same answer to all images.
-
-    Args:
-        precision: float64 (K,), the precision of each class; NaN for a class that is never
-            predicted.
-        support: int64 (K,), the number of images of each class.
-
-    Returns:
-        A line for the user, or an empty text.
-    """
-    if np.count_nonzero(support) < 2 or np.isfinite(precision).sum() != 1:
-        return ""
-    return (
-        "validation: all images get the same class. The classifier has collapsed, or has not begun "
-        "to learn."
-    )

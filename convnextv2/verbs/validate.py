@@ -156,7 +156,11 @@ def _print(opened: Weights | Artifact, measured: AnyMeasured) -> None:
         say(note)
     say(f"Weights: {opened.path}")
     say(measured.evaluation.table())
-    if isinstance(measured, Measured) and measured.evaluation.unknown is not None:
+    if not isinstance(measured, Measured):
+        return
+    if line := measured.evaluation.collapse_line():
+        say(f"{opened.path}: {line}")
+    if measured.evaluation.unknown is not None:
         say(measured.evaluation.unknown.line())
 
 

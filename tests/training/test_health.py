@@ -1,13 +1,11 @@
 import math
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import precision_score
 from torch import nn
 
 from convnextv2.errors import TrainingError
-from convnextv2.training.health import LossWatch, check_weights, collapse_line, gradient_norm
+from convnextv2.training.health import LossWatch, check_weights, gradient_norm
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_in_one_row() -> None:
@@ -42,16 +40,3 @@ def test_a_loss_that_stands_at_the_baseline_is_told_once() -> None:
     assert [i for i, line in enumerate(lines) if line] == [19]
     falling = LossWatch(baseline=1.0)
     assert not any(falling.check(1.0 - 0.001 * i) for i in range(60))
-
-
-@pytest.mark.parametrize(
-    ("targets", "predictions", "collapsed"),
-    [([0, 1, 2, 2], [1, 1, 1, 1], True), ([0, 1, 2], [1, 1, 2], False), ([1, 1], [1, 1], False)],
-)
-def test_one_answer_to_all_images_is_told(
-    targets: list[int], predictions: list[int], collapsed: bool
-) -> None:
-    precision = precision_score(
-        targets, predictions, labels=range(3), average=None, zero_division=np.nan
-    )
-    assert bool(collapse_line(precision, np.bincount(targets, minlength=3))) == collapsed

@@ -23,7 +23,6 @@ from convnextv2.evaluation.losses import (
 )
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.supervised.goal import Criterion
-from convnextv2.training.health import collapse_line
 
 _FIGURES = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
 
@@ -73,8 +72,8 @@ class OneClass:
         evaluation, _ = evaluate(
             logits, loader, num_classes=num_classes, to_images=to_images, place=place
         )
-        if line := collapse_line(evaluation.precision, evaluation.support):
-            say(line)
+        if line := evaluation.collapse_line():
+            say(f"validation: {line}")
         figures = {name: getattr(evaluation, name) for name in _FIGURES}
         return {name: value for name, value in figures.items() if value is not None}, []
 
