@@ -232,9 +232,15 @@ def hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source |
     if not len(chosen):
         note = "No class has two images, so none is held out and nothing is validated."
         return replace(source, notes=(*source.notes, note)), None
-    note = f"{why}: {len(chosen)} of {len(source)} images are held out for validation."
     training, validation = set_apart(source, chosen)
+    note = held_out_note(why, len(validation), len(source))
     return replace(training, notes=(*source.notes, note)), validation
+
+
+def held_out_note(why: str, held_out: int, images: int) -> str:
+    """Return the note that says how many of the images are held out for validation."""
+    verb = "is" if held_out == 1 else "are"
+    return f"{why}: {held_out:,} of {images:,} images {verb} held out for validation."
 
 
 def held_out_by_training(source: Source, recipe: Recipe) -> Source:

@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
             )
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        found = f"line {line}: this is not valid YAML: {error.problem or error.context}."
+        found = f"line {line}: {_reason(error)}."
     except UnicodeDecodeError as error:
         found = (
             f"cannot be read as YAML: byte {error.start + 1} is not UTF-8. Save the file as text "
@@ -110,6 +110,20 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no such date
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
     raise RecipeError(report([Mistake(called(path), found)]))
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    """Return why a file cannot be read, with a remedy where PyYAML's words need one."""
+    problem = str(error.problem or error.context)
+    if problem.startswith("found character '\\t'"):
+        return "the line begins with a tab. Indent with spaces"
+    if problem == "but found another document":
+        return "a second document begins here. Keep one in the file"
+    if "for the tag" in problem:
+        if problem.endswith(":merge'"):
+            return "a merge key (<<) cannot stand among the knobs. Write each knob on its own line"
+        return f"{problem.partition('for the ')[2]} is not allowed. Write a plain value"
+    return f"this is not valid YAML: {problem}"
 
 
 def _construct(loader: Any, node: yaml.Node) -> Any:
@@ -224,6 +238,9 @@ def find_recipe(name: str | Path) -> Path:
     )
     if len(matches) == 1:
         return _shipped() / f"{matches[0]}.yaml"
+    of_a_run = os.path.join(name, RUN_RECIPE)
+    if os.path.isfile(of_a_run):
+        raise RecipeError(f"config = {name}: a run folder. Did you mean {of_a_run}?")
     near = matches or get_close_matches(wanted, names, n=3, cutoff=0.4)
     found = "a folder" if os.path.isdir(name) else "neither a file nor a recipe of this package"
     remedy = (

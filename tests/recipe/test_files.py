@@ -27,8 +27,13 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
         ),
         ("# list\n- lr\n", "line 2: expected lines of the form 'key: value', found a list."),
         ("just words\n", "line 1: expected lines of the form 'key: value', found something else."),
-        ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
-        ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
+        (
+            "lr: !!python/object/apply:os.system ['true']\n",
+            "line 1: tag 'tag:yaml.org,2002:python/object/apply:os.system' is not allowed. Write a",
+        ),
+        ("lr: 1\n---\nlr: 2\n", "line 2: a second document begins here. Keep one in the file."),
+        ("lr: 1\n\tepochs: 2\n", "line 2: the line begins with a tab. Indent with spaces."),
+        ("lr: &a {}\n<<: *a\n", "line 2: a merge key (<<) cannot stand among the knobs."),
         ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
         ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings are nested"),
         ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0 and <= 1,000,"),
@@ -107,6 +112,9 @@ def test_a_missing_recipe_names_the_nearest(tmp_path):
     ):
         find_recipe("convnextv2_tiny_ascent")
     with pytest.raises(RecipeError, match="a folder"):
+        find_recipe(tmp_path)
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(RecipeError, match=r"a run folder\. Did you mean .*recipe\.yaml\?"):
         find_recipe(tmp_path)
 
 

@@ -21,7 +21,13 @@ from convnextv2.data.dense.scan_maps import MapScan, scan_maps
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.randomness import generator_for
 from convnextv2.data.split_names import Kind
-from convnextv2.data.splits import asked_split, check_training_held_out, held_out, set_apart
+from convnextv2.data.splits import (
+    asked_split,
+    check_training_held_out,
+    held_out,
+    held_out_note,
+    set_apart,
+)
 from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -296,9 +302,7 @@ def _hold_out(
     chosen = held_out(np.zeros(len(source), np.int64), 1, recipe.val_fraction, recipe.seed)
     if not len(chosen):
         return source, None, f"{root} has one image, so none is held out and nothing is validated."
-    note = (
-        f"{root} has no folders for validation: {len(chosen)} of {len(source)} images are held out."
-    )
+    note = held_out_note(f"{root} has no folders for validation", len(chosen), len(source))
     return (*set_apart(source, chosen), note)
 
 

@@ -19,6 +19,7 @@ from convnextv2.data.splits import (
     check_data_dir,
     check_training_held_out,
     held_out_evenly,
+    held_out_note,
     set_apart,
 )
 from convnextv2.errors import DataError
@@ -203,9 +204,7 @@ def _hold_out(
     chosen = held_out_evenly(has, recipe.val_fraction, recipe.seed)
     if not len(chosen):
         chosen = np.array([len(source) - 1])
-    line = (
-        f"{root} has no split for validation: {len(chosen)} of {len(source)} images are held out."
-    )
+    line = held_out_note(f"{root} has no validation split", len(chosen), len(source))
     return (*set_apart(source, chosen), line)
 
 
