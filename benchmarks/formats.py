@@ -16,8 +16,8 @@ from pathlib import Path
 FORMATS = ("onnx", "openvino", "aoti", "torch")
 PRECISIONS = ("float32", "int8", "float16", "bfloat16")
 HEAD = """\
-| model | format | precision | images: largest (mean) difference | adversarial | \
-top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |
+| model | format | precision | images: largest (mean) difference | unusual | \
+top-1 agrees: real, unusual | top-1: PyTorch, artifact | pace |
 |---|---|---|---|---|---|---|---|"""
 
 

@@ -1944,7 +1944,7 @@ def replay(
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: The step that was kept cannot be read, or is of another network.
+        CheckpointError: The step that was kept cannot be read, or belongs to another network.
     """
 
 def statistics(
@@ -2190,9 +2190,9 @@ def plan(
     """Run the first steps of a recipe, and predict what the whole run would cost.
 
     The steps run in a process of their own, in a temporary folder. The first step does not count,
-    because it may compile. The memory is that of the host. If the pace of one device is given,
-    nothing is run. With `ranks`, the time on a cluster is computed from the pace and the speed of
-    its links; see `training.cluster`.
+    because it may compile. The memory is that of the host. If the throughput of one device is
+    given, nothing is run. With `ranks`, the time on a cluster is computed from it and the speed of
+    the links; see `training.cluster`.
 
     Args:
         verb: train or pretrain. If empty, the verb that the recipe is for.

@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a mistake of the user; 75 if a run was stopped as asked or lost a
-        rank, and may go on later; 130 if it was interrupted, 143 or 129 if SIGTERM or SIGHUP ended
-        it; 141 if nobody reads the output.
+        rank, and may be continued; 130 if it was interrupted, 143 or 129 if SIGTERM or SIGHUP
+        ended it; 141 if nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):  # file names may be anything; terminals may be ASCII
         if isinstance(stream, io.TextIOWrapper):
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(error, str(error))
         return error.exit_code
     except Stopped as stopped:
-        print_to_stderr(f"convnextv2: {stopped}; the same command with --resume goes on")
+        print_to_stderr(f"convnextv2: {stopped}. To continue, add --resume to the same command.")
         return GO_ON_LATER
     except Ended as ended:
         print_to_stderr(f"convnextv2: {ended}")

@@ -101,6 +101,14 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return a context in which the forward pass computes in `dtype`.
+
+    With float32, an autocast around it is switched off.
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def bound_threads(local_ranks: int = 1) -> None:
     """Let PyTorch start no more threads than there are cores for this process.
 

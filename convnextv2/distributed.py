@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
-from convnextv2.device import bound_threads, choose_device
+from convnextv2.device import autocast, bound_threads, choose_device
 from convnextv2.errors import DeviceError, LostRankError
 from convnextv2.launch import Launch, find_launch
 from convnextv2.roll_call import RollCall
@@ -81,11 +81,8 @@ class Place:
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Run the forward pass in `dtype`; float32 changes nothing."""
-        return (
-            nullcontext()
-            if dtype == torch.float32
-            else torch.autocast(self.device.type, dtype=dtype)
-        )
+        # PyTorch has no autocast for some devices, even if it is not enabled.
+        return nullcontext() if dtype == torch.float32 else autocast(self.device, dtype)
 
 
 class SideChannel:

@@ -13,7 +13,7 @@ ConvNeXtV2Error (a ValueError)
 ├── DeviceError       a device or the other ranks cannot be reached
 │   └── LostRankError     another rank of the job has ended or does not answer
 ├── ServerError       a server refuses a request or cannot be reached
-├── TrainingError     training cannot go on (a loss that is not finite)
+├── TrainingError     training cannot continue (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
 Ended and Stopped (each a KeyboardInterrupt) are not errors. Ended: a signal ended a command, which
@@ -21,7 +21,7 @@ has cleaned up. Stopped: a run was asked to stop, and its work is saved.
 
 Each message is one line: what is wrong, its value, what was expected, and the remedy. A RecipeError
 has one such line for each mistake. The command line prints the message and exits with 2, or with 75
-if the same command can go on later. Programming errors are asserts and built-in exceptions, which
+if the same command can be continued. Programming errors are asserts and built-in exceptions, which
 keep their traceback.
 """
 
@@ -152,7 +152,7 @@ class ServerError(ConvNeXtV2Error):
 
 
 class TrainingError(ConvNeXtV2Error):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class MissingPackageError(ConvNeXtV2Error):

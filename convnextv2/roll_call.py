@@ -149,7 +149,7 @@ class RollCall:
                 return self._failure.as_error()
             return LostRankError(
                 "rank 0 ended, or does not answer: its own message says why. The same command with "
-                "--resume goes on from the last checkpoint."
+                "--resume continues from the last checkpoint."
             )
 
     def _missing(self) -> LostRankError:
@@ -164,7 +164,7 @@ class RollCall:
             time.sleep(0.1)
         now = self._beats()
         silent = [rank for rank in now if rank != self.rank and now[rank] == before.get(rank)]
-        remedy = "The same command with --resume goes on from the last checkpoint."
+        remedy = "The same command with --resume continues from the last checkpoint."
         if silent:
             return LostRankError(
                 f"{_ranks(silent)} ended, or {_plural(silent, 'does', 'do')} not answer (killed, "

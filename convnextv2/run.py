@@ -30,7 +30,6 @@ from torch import Tensor
 from convnextv2.checkpoint import (
     Checkpoint,
     read_checkpoint,
-    read_progress,
     read_weights,
     write_checkpoint,
     write_sharded_checkpoint,
@@ -44,6 +43,7 @@ from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.records import line_of, whole_records
+from convnextv2.retention import comparable_scores, kept
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.safetensors import save_weights
 
@@ -215,8 +215,7 @@ class Run:
 
         Args:
             keep: The number of checkpoints to keep.
-            policy: "latest_k" keeps the newest ones. "top_k" keeps the newest one and the ones with
-                the best scores, and of equal scores the older ones. "all" keeps every one.
+            policy: See `retention.kept`.
         """
         for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             _delete(old)
@@ -236,13 +235,8 @@ class Run:
     def _kept(self, keep: int, policy: str) -> list[Path]:
         """Return the checkpoints that `prune` keeps."""
         checkpoints = self.checkpoints()
-        if policy == "all":
-            return checkpoints
-        scores = _scores(checkpoints) if policy == "top_k" else {}
-        if not scores:
-            return checkpoints[-keep:]
-        best = sorted(scores, key=lambda path: scores[path], reverse=True)
-        return [*best[:keep], checkpoints[-1]]
+        scores = comparable_scores(checkpoints) if policy == "top_k" else {}
+        return kept(checkpoints, scores, keep, policy)
 
     def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
         """Write `best/`.
@@ -369,27 +363,6 @@ class Run:
         aside = folder.with_name(folder.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
-
-
-def _scores(checkpoints: Iterable[Path]) -> dict[Path, float]:
-    """Read the scores of the checkpoints that were evaluated in the same way as the newest.
-
-    In the same way means on the same images, with the same knobs. Older checkpoints do not say how.
-    """
-    found = {}
-    for folder in checkpoints:
-        with contextlib.suppress(DamagedCheckpointError):
-            found[folder] = read_progress(folder)
-    conditions = [progress.get("conditions", {}) for progress in found.values()]
-    return {
-        folder: float(progress["score"])
-        for (folder, progress), their in zip(found.items(), conditions, strict=True)
-        if progress.get("score") is not None
-        and all(
-            their.get(what) in (None, {}, conditions[-1].get(what))
-            for what in ("validation", "evaluation")
-        )
-    }
 
 
 def _delete(folder: Path) -> None:

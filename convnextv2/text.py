@@ -1,4 +1,4 @@
-"""Makes text from untrusted files safe to print."""
+"""Text for messages: made safe to print, counted, shortened."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_a_step_never_waits_for_the_device(
         return run
 
     monkeypatch.setattr(loop, "backward", watching(loop.backward))
-    monkeypatch.setattr(Window, "read_losses", relaxing(Window.read_losses))
+    monkeypatch.setattr(Window, "losses_are_finite", relaxing(Window.losses_are_finite))
     monkeypatch.setattr(Display, "advance", relaxing(Display.advance))
     command = [verb, "--data_dir", str(photos), "--out", str(tmp_path / "run"), "--epochs", "2"]
     more = (

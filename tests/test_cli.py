@@ -202,7 +202,7 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
         (
             Stopped("stopped after step 3"),
             75,
-            "stopped after step 3; the same command with --resume goes on",
+            "stopped after step 3. To continue, add --resume to the same command.",
         ),
         (LostRankError("rank 1 ended."), 75, "error: rank 1 ended."),
         (

@@ -145,12 +145,12 @@ def doubt(logits: Tensor, labels: Tensor) -> Doubt:
     return best._replace(suggested=others.argmax(1))
 
 
-def _share_of_wrong(own: Tensor, classes: int, rounds: int = 200) -> tuple[float, float]:
+def _share_of_wrong(own: Tensor, classes: int) -> tuple[float, float]:
     """Return the share of wrong labels, and the mean log-likelihood of the labels."""
     share = torch.tensor(0.05, dtype=torch.float64)
     by_chance = (1 - own) / (classes - 1)
     total = own
-    for _ in range(rounds):
+    for _ in range(200):  # it converges long before
         total = (1 - share) * own + share * by_chance
         new = (share * by_chance / total.clamp(min=1e-300)).mean()
         if abs(float(new - share)) < 1e-9:

@@ -20,7 +20,7 @@ from convnextv2.data.randomness import generator_for
 from convnextv2.data.reader import Images, Reader
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 from convnextv2.data.source import Source, Targets
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.transforms import EvalTransform
 from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.distributed import Place
@@ -71,7 +71,7 @@ class TrainingLoader:
     Attributes:
         source: The images.
         sampler: The sampler, which decides which images are in which batch.
-        patience: Waits for images that are out of reach.
+        storage_wait: Waits for images that are out of reach.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TrainingLoader:
         workers: int = 0,
         bad_images: BadImages = "fail",
         quarantine: Quarantine | None = None,
-        patience: Patience | None = None,
+        storage_wait: StorageWait | None = None,
         pin_memory: bool = False,
         cache: DecodedCache | None = None,
         whole: bool = False,
@@ -104,7 +104,7 @@ class TrainingLoader:
             workers: The number of worker processes; 0 to prepare batches in this process.
             bad_images: How images that cannot be read are handled; see `LeftOut`.
             quarantine: The run's list of images that cannot be read.
-            patience: Waits for images that are out of reach; by default up to `storage.WAIT_S`.
+            storage_wait: Waits for images that are out of reach; by default up to `storage.WAIT_S`.
             pin_memory: Whether batches are copied to pinned memory, from which a GPU copies faster.
             cache: The cache of decoded images.
             whole: Whether images are decoded in full before the transform, as the cache requires.
@@ -122,10 +122,10 @@ class TrainingLoader:
         self._reader = Reader(
             images, (channels, *transform.image_size), workers,
             LeftOut(source, bad_images, "training", quarantine),
-            patience or Patience(), persistent=True, pin_memory=pin_memory,
+            storage_wait or StorageWait(), persistent=True, pin_memory=pin_memory,
             collate=collate,
         )  # fmt: skip
-        self.patience = self._reader.patience
+        self.storage_wait = self._reader.storage_wait
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
@@ -175,7 +175,7 @@ class EvaluationLoader:
 
     Attributes:
         source: The images.
-        patience: Waits for images that are out of reach.
+        storage_wait: Waits for images that are out of reach.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class EvaluationLoader:
         world_size: int = 1,
         bad_images: BadImages = "fail",
         quarantine: Quarantine | None = None,
-        patience: Patience | None = None,
+        storage_wait: StorageWait | None = None,
         pin_memory: bool = False,
     ) -> None:
         """Create the loader. The arguments are those of `TrainingLoader`."""
@@ -202,11 +202,11 @@ class EvaluationLoader:
         )
         self._reader = Reader(
             images, (channels, *transform.image_size), min(workers, len(self._batches)),
-            LeftOut(source, bad_images, "evaluation", quarantine), patience or Patience(),
+            LeftOut(source, bad_images, "evaluation", quarantine), storage_wait or StorageWait(),
             persistent=False, pin_memory=pin_memory,
             collate=collate,
         )  # fmt: skip
-        self.patience = self._reader.patience
+        self.storage_wait = self._reader.storage_wait
 
     def __len__(self) -> int:
         """Return the number of batches. The last one may be shorter."""
@@ -309,7 +309,7 @@ def build_training_loader(
         workers=workers,
         bad_images=recipe.bad_images,
         quarantine=quarantine,
-        patience=Patience(recipe.data_wait_s),
+        storage_wait=StorageWait(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
         cache=DecodedCache(len(source), cache_mb) if cache_mb else None,
         # Set even if no cache fits, so that a recipe gives the same pixels on every machine.
@@ -332,7 +332,7 @@ def build_evaluation_loader(
     source: Source,
     place: Place,
     quarantine: Quarantine | None = None,
-    patience: Patience | None = None,
+    storage_wait: StorageWait | None = None,
     *,
     transform: Preparation | None = None,
     collate: Collate | None = None,
@@ -347,7 +347,7 @@ def build_evaluation_loader(
         source: The images.
         place: This rank.
         quarantine: The run's list of images that cannot be read.
-        patience: The patience of the run's training loader, if the wait is part of the training.
+        storage_wait: That of the run's training loader, if the wait is part of the training.
         transform: Prepares the images; None for the recipe's `EvalTransform`.
         collate: Joins the targets of annotated images.
         batch_size: Number of images in a batch; None for that of the recipe.
@@ -363,7 +363,7 @@ def build_evaluation_loader(
         world_size=place.world_size,
         bad_images=recipe.bad_images,
         quarantine=quarantine,
-        patience=patience or Patience(recipe.data_wait_s),
+        storage_wait=storage_wait or StorageWait(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
     )
 

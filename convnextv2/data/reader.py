@@ -20,7 +20,7 @@ from convnextv2.data.dense.source import AnnotatedSource, Sample
 from convnextv2.data.left_out import LeftOut
 from convnextv2.data.sampler import Position
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.workers import Rest, Workers
 from convnextv2.errors import DataError, MissingPackageError, StorageError
 
@@ -83,13 +83,13 @@ class Reader:
         shape: tuple[int, int, int],
         workers: int,
         left_out: LeftOut,
-        patience: Patience,
+        storage_wait: StorageWait,
         *,
         persistent: bool,
         pin_memory: bool,
         collate: Collate | None = None,
     ) -> None:
-        self.images, self.left_out, self.patience = images, left_out, patience
+        self.images, self.left_out, self.storage_wait = images, left_out, storage_wait
         self.workers: Workers[Item, Prepared] = Workers(
             images,
             partial(join, images.source.targets, shape, collate),
@@ -115,14 +115,14 @@ class Reader:
                 }
                 if out_of_reach:
                     break
-                self.patience.over()
+                self.storage_wait.over()
                 self.left_out.judge(failures)
                 yield self._without_listed(batch)
                 done += 1
             else:
                 return
             index, why = next(iter(out_of_reach.items()))
-            self.patience.wait(why, partial(self._is_back, index))
+            self.storage_wait.wait(why, partial(self._is_back, index))
 
     def _is_back(self, index: int) -> bool:
         return not self.images.source.is_out_of_reach(index)

@@ -101,7 +101,7 @@ def _is_folder_gone(names: Sequence[str], name: str) -> bool:
     return is_empty and isinstance(names, PathList) and len(names.folders) == 1 and len(names) > 1
 
 
-class Patience:
+class StorageWait:
     """Waits for files that are out of reach, up to a longest time.
 
     Attributes:

@@ -32,9 +32,9 @@ PART_OUTPUTS: dict[Part, tuple[str, ...]] = {"boxes-": BOX_OUTPUTS, "masks-": MA
 """The names of the outputs of all parts but the first."""
 
 _Size = Annotated[int, Field(ge=1, le=100_000_000)]
-"""The size of an axis. The longest ones are those of classes, four of which a detector has."""
+"""The size of an axis. The longest is that of `box_deltas`, with four values for each class."""
 _MAX_ELEMENTS = 2**42
-"""More elements than the largest image with the most channels has."""
+"""An upper bound on the elements of a tensor, above those of the largest image."""
 
 
 class Card(BaseModel):
@@ -52,7 +52,7 @@ class Card(BaseModel):
         input: The kind of the input; see `graph.Graph`.
         outputs: The names of the outputs, in order.
         shapes: The shapes of input and outputs, with None for an axis of any size.
-        preprocessing: How images are prepared; see `EvalTransform.from_description`.
+        preprocessing: How images are prepared; see `Preprocessing.to_json`.
         class_names: The names of the classes.
         thresholds: For "multi_label": the lowest probability at which each class counts as present;
             empty if there are none.

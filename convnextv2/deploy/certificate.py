@@ -1,6 +1,6 @@
 """The certificate: how an artifact compares with the PyTorch model that it was made from.
 
-They are compared on real images, and on adversarial and other unusual ones.
+They are compared on real images, and on unusual ones, some of which are adversarial.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from convnextv2.errors import ArtifactError
 from convnextv2.evaluation.multi_label_metrics import label_figures
 from convnextv2.evaluation.thresholds import DEFAULT
 from convnextv2.evaluation.timing import take_turns
+
+TITLES = {"real": "real", "adversarial": "unusual", "other_size": "other size"}
+"""The names of the groups of images in messages. Only some unusual images are adversarial."""
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
 """The largest difference of an output that is accepted, as a share of the range of the output.
@@ -246,8 +249,8 @@ def _compare(
     for name, (expected, output) in outputs.items():
         if not output.isfinite().all():
             raise ArtifactError(
-                f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or "
-                "infinity; the model's does not. Use float32."
+                f"precision = {precision}: on {TITLES[group]} inputs the artifact's {name} holds "
+                "NaN or infinity; the model's does not. Use float32."
             )
         if name == "explanation":  # maps of different classes cannot be compared
             found[name] = agreement(expected[same], output[same])
@@ -307,8 +310,8 @@ def _check_difference(found: Mapping[str, Any], precision: str, group: str, name
     difference = found["max_difference"] / max(found["scale"], 1e-12)
     if precision in TOLERANCE and not difference <= TOLERANCE[precision]:
         raise ArtifactError(
-            f"precision = {precision}: on {group} inputs, the output {name} of the artifact "
-            f"differs from the model's by {difference:.2g} of its range, more than "
+            f"precision = {precision}: on {TITLES[group]} inputs, the output {name} of the "
+            f"artifact differs from the model's by {difference:.2g} of its range, more than "
             f"{TOLERANCE[precision]:g}. Use a finer precision."
         )
 

@@ -1,15 +1,17 @@
-"""Writes certificates for people, a few lines of text for each."""
+"""Writes a certificate as a few lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from convnextv2.deploy.certificate import TITLES
+
 
 def classifier_summary(found: Mapping[str, Any]) -> str:
     """Write the certificate of a classifier or an encoder; see `certificate.certify`."""
     lines = []
-    for what in ("real", "adversarial", "other_size"):
+    for what, title in TITLES.items():
         if part := found.get(what):
             agrees = (
                 f"; top-1 agrees on {part['top1_agreement']:.2%}"
@@ -18,13 +20,12 @@ def classifier_summary(found: Mapping[str, Any]) -> str:
             )
             if "labels_agreement" in part:
                 agrees = (
-                    f"; probabilities off by at most {part['probs']['max_difference']:.2g}, the "
-                    f"labels agree to {part['labels_agreement']:.2%}"
+                    f"; probabilities differ by at most {part['probs']['max_difference']:.2g}; "
+                    f"{part['labels_agreement']:.2%} of the labels agree"
                 )
             lines.append(
-                f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by "
-                f"at most {part['max_difference']:.2g}, on average {part['mean_difference']:.2g} "
-                f"(largest {part['scale']:.3g}){agrees}."
+                f"{title:<12} {part['images']:4} images: {_differences(found['output'], part)}"
+                f"{agrees}."
             )
     if accuracy := found.get("accuracy"):
         lines.append(
@@ -46,15 +47,12 @@ def classifier_summary(found: Mapping[str, Any]) -> str:
 
 
 def dense_summary(found: Mapping[str, Any]) -> str:
-    """Write the certificate of a segmentor or a detector for people."""
+    """Write the certificate of a segmentor or a detector."""
     lines = []
-    for what in ("real", "adversarial"):
+    for what, title in TITLES.items():
         if part := found.get(what):
-            lines.append(
-                f"{what:<12} {part['images']:4} images: {found['output']} off by at most "
-                f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest "
-                f"{part['scale']:.3g})."
-            )
+            differences = _differences(found["output"], part)
+            lines.append(f"{title:<12} {part['images']:4} images: {differences}.")
     if pixels := found.get("pixels"):
         lines.append(
             f"pixels       {pixels['images']:4} images: {pixels['equal']:.4%} get the same class."
@@ -89,3 +87,15 @@ def dense_summary(found: Mapping[str, Any]) -> str:
         f"{speed['batch']}, threads: {speed['threads']}."
     )
     return "\n".join(lines)
+
+
+def _differences(output: str, part: Mapping[str, Any]) -> str:
+    """Write how far an output of the artifact is from that of the model.
+
+    The largest output gives the differences their proportion; see "scale" in
+    `certificate.agreement`.
+    """
+    return (
+        f"largest difference of the {output} {part['max_difference']:.2g}, mean "
+        f"{part['mean_difference']:.2g}, where the largest output is {part['scale']:.3g}"
+    )

@@ -81,7 +81,7 @@ class ModelFacts:
     """The facts about a model that its artifact states.
 
     Attributes:
-        preprocessing: How images are prepared; see `EvalTransform.from_description`.
+        preprocessing: How images are prepared; see `Preprocessing.to_json`.
         class_names: The names of the classes.
         name: The name of the model's size.
         provenance: Where the weights came from.

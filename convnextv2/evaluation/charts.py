@@ -216,7 +216,7 @@ def path(points: Sequence[Point]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+def nice_ticks(low: float, high: float) -> list[float]:
     """Choose round numbers for an axis.
 
     They are 1, 2 or 5 times a power of ten apart. The first is at or below `low`, and the last is
@@ -226,10 +226,9 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     Args:
         low: The smallest value to show.
         high: The largest value to show.
-        about: The approximate number of steps.
     """
     span = high - low or abs(high) or 1.0
-    rough = span / about
+    rough = span / 5  # about five steps
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -18,6 +18,7 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects import Objects
 from convnextv2.data.dense.rle import EXTRA, Rle
 from convnextv2.errors import MissingPackageError
+from convnextv2.evaluation.metrics import json_types
 from convnextv2.text import counted
 
 Kind = Literal["boxes", "masks"]
@@ -110,27 +111,28 @@ class DetectionEvaluation:
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as JSON types."""
+        """Return all figures as JSON types, with None for those that no object defines."""
 
-        def to_json(one: Precision) -> dict[str, Any]:
+        def figures_of(one: Precision) -> dict[str, Any]:
             return {
                 "ap": one.ap,
                 "ap50": one.ap50,
                 "ap75": one.ap75,
                 **{f"ap_{size}": value for size, value in zip(SIZES, one.by_size, strict=True)},
                 "recall": one.recall,
-                "by_class": one.by_class.tolist(),
-                "by_class50": one.by_class50.tolist(),
+                "by_class": one.by_class,
+                "by_class50": one.by_class50,
             }
 
-        return {
+        found = {
             "images": self.images,
-            "objects": self.objects.tolist(),
+            "objects": self.objects,
             "found": self.found,
             **self.figures(),
-            "boxes": to_json(self.boxes),
-            "masks": to_json(self.masks) if self.masks is not None else None,
+            "boxes": figures_of(self.boxes),
+            "masks": figures_of(self.masks) if self.masks is not None else None,
         }
+        return {name: json_types(value) for name, value in found.items()}
 
     def table(self) -> str:
         """Return the figures as a table for the terminal."""

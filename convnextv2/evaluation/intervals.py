@@ -28,12 +28,11 @@ _Z = 1.959963984540054
 Interval = tuple[float, float]
 
 
-def intervals_of(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Interval]:
+def intervals_of(evaluation: Evaluation) -> dict[str, Interval]:
     """Compute the 95 % intervals of the main figures.
 
     Args:
         evaluation: The figures of a classifier.
-        seed: The seed of the draws.
 
     Returns:
         The lower and the upper end for top1, top5 (if there is one), balanced_accuracy and
@@ -43,7 +42,7 @@ def intervals_of(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Interval
     found = {"top1": wilson_interval(evaluation.top1, evaluation.images)}
     if evaluation.top5 is not None:
         found["top5"] = wilson_interval(evaluation.top5, evaluation.images)
-    draw, counts = np.random.default_rng(seed), evaluation.pairs[:, 2]
+    draw, counts = np.random.default_rng(0), evaluation.pairs[:, 2]
     figures = []
     for _ in range(DRAWS):
         drawn = draw.multinomial(evaluation.images, counts / evaluation.images)

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_VERSIONS = 3
+"""The versions of each image that AugMix's loss compares."""
+_DIVERGENCE_WEIGHT = 12.0
+"""The weight of the divergence in AugMix's loss."""
+
 
 def cross_entropy(
     logits: Tensor,
@@ -182,30 +187,27 @@ def _known_shares(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return is_known.to(logits.dtype), shares
 
 
-def jensen_shannon(
-    logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, splits: int = 3, alpha: float = 12.0
-) -> Tensor:
-    """Return AugMix's loss: cross entropy of the clean images plus alpha times a divergence.
+def jensen_shannon(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return AugMix's loss: cross entropy of the clean images plus 12 times a divergence.
 
-    The divergence is the Jensen-Shannon divergence between the predictions for the `splits`
-    versions of each image. Source: Hendrycks et al. 2020, arXiv 1912.02781.
+    The divergence is the Jensen-Shannon divergence between the predictions for the three versions
+    of each image. Source: Hendrycks et al. 2020, arXiv 1912.02781.
 
     Args:
-        logits: (splits * N, K), the clean images first.
-        targets: int64 (splits * N,).
+        logits: (3 * N, K), the clean images first.
+        targets: int64 (3 * N,).
         smoothing: See `cross_entropy`.
-        splits: Number of versions of each image.
-        alpha: Weight of the divergence.
     """
     logits = _at_least_float32(logits)
-    versions = logits.unflatten(0, (splits, -1))
+    versions = logits.unflatten(0, (_VERSIONS, -1))
     log_probs = versions.log_softmax(-1)
     mixture = log_probs.exp().mean(0).clamp(1e-7, 1).log()
     divergence = (
         sum(F.kl_div(mixture, one, reduction="batchmean", log_target=True) for one in log_probs)
-        / splits
+        / _VERSIONS
     )
-    return cross_entropy(versions[0], targets[: versions.shape[1]], smoothing) + alpha * divergence
+    clean = cross_entropy(versions[0], targets[: versions.shape[1]], smoothing)
+    return clean + _DIVERGENCE_WEIGHT * divergence
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,7 +17,9 @@ _SHARE = 0.55
 
 
 def class_colours(count: int) -> NDArray[np.uint8]:
-    """Return a colour for each class, the same in every picture of this package.
+    """Return a colour for each class of a label map.
+
+    Detections and the map of embeddings have the colours of `drawing.colour_of`.
 
     Args:
         count: Number of classes.
@@ -52,21 +53,18 @@ def overlay(pixels: Tensor, classes: Tensor, count: int) -> Image.Image:
     return Image.fromarray(mixed.round().to(torch.uint8).numpy())
 
 
-def index_picture(classes: Tensor, count: int, values: Sequence[int] = ()) -> Image.Image:
+def index_picture(classes: Tensor, count: int) -> Image.Image:
     """Make a picture whose values are class indices, for other programs.
 
     Args:
         classes: Integers (H, W), class indices.
         count: Number of classes.
-        values: The value to write for each class; empty for its index.
 
     Returns:
-        A picture with a palette of the classes' colours, 8 bits; or 16 bits without one if a value
+        A picture with a palette of the classes' colours, 8 bits; or 16 bits without one if an index
         is above 255.
     """
     indices = classes.numpy()
-    if values:
-        indices = np.asarray(values)[indices]
     if count > 256 or indices.max(initial=0) > 255:
         return Image.fromarray(indices.astype(np.uint16))
     picture = Image.fromarray(indices.astype(np.uint8))

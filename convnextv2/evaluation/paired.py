@@ -42,20 +42,19 @@ class Paired:
         return (self.gained - self.lost) / self.images
 
 
-def compare_hits(hits: NDArray[np.bool_], reference: NDArray[np.bool_], seed: int = 0) -> Paired:
+def compare_hits(hits: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Paired:
     """Compare a classifier with a reference.
 
     Args:
         hits: bool (N,), True for images that the classifier gets right; N > 0.
         reference: bool (N,), True for images that the reference gets right.
-        seed: The seed of the bootstrap.
     """
     gained, lost = int((hits & ~reference).sum()), int((reference & ~hits).sum())
     return Paired(
         len(hits),
         gained,
         lost,
-        bootstrap_interval(len(hits), gained, lost, seed),
+        bootstrap_interval(len(hits), gained, lost),
         mcnemar(gained, lost),
     )
 
@@ -81,7 +80,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def bootstrap_interval(images: int, gained: int, lost: int, seed: int) -> tuple[float, float]:
+def bootstrap_interval(images: int, gained: int, lost: int) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two accuracies, by the bootstrap over images.
 
     Drawing images with replacement is a multinomial draw of the numbers gained, lost and neither.
@@ -90,9 +89,8 @@ def bootstrap_interval(images: int, gained: int, lost: int, seed: int) -> tuple[
         images: The number of images.
         gained: Images that only the first classifier gets right.
         lost: Images that only the second one gets right.
-        seed: The seed of the draws.
     """
     shares = np.array([gained, lost, images - gained - lost]) / images
-    drawn = np.random.default_rng(seed).multinomial(images, shares, size=DRAWS)
+    drawn = np.random.default_rng(0).multinomial(images, shares, size=DRAWS)
     low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / images, [2.5, 97.5])
     return float(low), float(high)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -283,9 +283,3 @@ def _unreadable(path: Path, why: str) -> CheckpointError:
         f'{path}: is not an "unknown" answer, or is damaged ({" ".join(why.split())[:200]}). '
         "Delete it, and fit it again with --coverage."
     )
-
-
-def describe(unknown: Unknown) -> dict[str, Any]:
-    """Return the public facts about an "unknown" answer, as JSON types."""
-    about = unknown.about.model_dump()
-    return {name: about[name] for name in about if name not in ("unknown", "sha256")}

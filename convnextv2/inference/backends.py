@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from convnextv2.deploy.formats import check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
+from convnextv2.device import autocast
 from convnextv2.errors import DeviceError
 from convnextv2.files import system_scratch
 from convnextv2.model.convnext import ConvNeXtV2
@@ -45,13 +46,13 @@ def build_backend(
     """
     if name in _FORMATS:
         return _exported(_FORMATS[name], model, images, dtype)
-    autocast = torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
+    in_precision = autocast(images.device, dtype)
     forward: nn.Module | Callable[[Tensor], Tensor] = (
         model if name == "eager" else torch.compile(model, dynamic=False)
     )
 
     def run(images: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), in_precision:
             return forward(images).float()
 
     return run

@@ -14,6 +14,7 @@ from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.data.dense.rle import Rle
 from convnextv2.data.transforms import BatchTransform
+from convnextv2.device import autocast
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.model.detector import Detector
 
@@ -72,10 +73,7 @@ class ObjectFinder:
             The objects, in px of the original image. Masks are encoded one by one, so that no more
             than one is in memory as pixels.
         """
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32),
-        ):
+        with torch.inference_mode(), autocast(self._device, self._dtype):
             images = padded(
                 self._normalise(channels_last(pixels[None]).to(self._device)),
                 self.model.encoder.total_stride,

@@ -15,7 +15,7 @@ from torch import Tensor
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph
-from convnextv2.device import choose_device, choose_precision
+from convnextv2.device import autocast, choose_device, choose_precision
 from convnextv2.errors import ArtifactError
 from convnextv2.inference.opening import open_model
 from convnextv2.inference.scorer import run_artifact
@@ -82,10 +82,7 @@ def _from_weights(opened: Weights, device_name: str | torch.device, precision: s
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
 
     def run(pixels: Tensor) -> Array:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        ):
+        with torch.inference_mode(), autocast(device, dtype):
             images = normalise(pixels.to(device))
             found = graph(images)[0] if graph else encoder.encode(images).float().mean((1, 2))
             embeddings: Array = found.float().cpu().numpy()

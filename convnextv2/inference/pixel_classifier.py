@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.dense.map_transforms import whole_image
 from convnextv2.data.transforms import BatchTransform
+from convnextv2.device import autocast
 from convnextv2.errors import DataError
 from convnextv2.find import run_of
 from convnextv2.kernels.choice import are_used_for
@@ -317,7 +318,7 @@ def pixel_classifier_of(
     assert isinstance(model, Segmentor)
 
     def logits(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             found: Tensor = model(images)
         return found.float()
 

@@ -55,7 +55,7 @@ def pixel_classifier_of_artifact(
     return PixelClassifier(
         logits,
         Preprocessing.read(card.preprocessing),
-        stride=total_stride(artifact),
+        stride=artifact.description.total_stride,
         class_names=card.class_names,
         device=torch.device("cpu"),
         windows=windows_of(artifact),
@@ -74,8 +74,3 @@ def fixed_size(artifact: Artifact) -> tuple[int, int] | None:
     """Return the height and width of a segmentor's images; None for any multiples of the stride."""
     height, width = artifact.card.shapes["images"][2:]
     return None if height is None or width is None else (height, width)
-
-
-def total_stride(artifact: Artifact) -> int:
-    """Return the total stride of an artifact's encoder: three stages halve the resolution."""
-    return int(artifact.card.arguments["stem_stride"]) * 8

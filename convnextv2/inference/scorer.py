@@ -17,7 +17,7 @@ from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph, Outputs, has_classes
-from convnextv2.device import choose_device, choose_precision
+from convnextv2.device import autocast, choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError, RecipeError
 from convnextv2.evaluation.prior import meaning, use_prior
 from convnextv2.evaluation.thresholds import DEFAULT
@@ -235,10 +235,7 @@ def _from_weights(
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        ):
+        with torch.inference_mode(), autocast(device, dtype):
             return [output.float().cpu().numpy() for output in graph(normalise(pixels.to(device)))]
 
     return Scorer(

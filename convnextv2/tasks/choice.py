@@ -13,11 +13,11 @@ from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.classification.goal import OneClass
+from convnextv2.tasks.classification.goal import SingleLabel
 from convnextv2.tasks.dense.task import Dense
 from convnextv2.tasks.detection.goal import BoxesAndMasks, build_detector, wants_masks
 from convnextv2.tasks.masked.task import build_masked
-from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
+from convnextv2.tasks.multi_label.goal import MultiLabel, several_labels
 from convnextv2.tasks.segmentation.goal import PixelClasses, build_segmentor
 from convnextv2.tasks.supervised.task import Supervised
 from convnextv2.training.build import build_network
@@ -40,9 +40,9 @@ def build_task(start: Start) -> AnyTask:
         return Dense(start, BoxesAndMasks())
     sources = find_sources(start.recipe, labelled=True)
     if not sources[0].is_multi_label:
-        return Supervised(start, sources, OneClass())
+        return Supervised(start, sources, SingleLabel())
     start.recipe = several_labels(start.recipe)
-    return Supervised(start, sources, AnyLabels())
+    return Supervised(start, sources, MultiLabel())
 
 
 def find_training(recipe: Recipe, place: Place, *, labelled: bool) -> Source:

@@ -40,11 +40,13 @@ class Agreement:
 
     Args:
         every_step: Whether to agree after each step.
+        first_step: The number of steps before the first one.
     """
 
-    def __init__(self, *, every_step: bool) -> None:
+    def __init__(self, *, every_step: bool, first_step: int) -> None:
         self._every_step = every_step
-        self._next, self._steps, self._since = 0, 0, time.perf_counter()
+        self._next, self._last = 0, first_step
+        self._since = time.perf_counter()
 
     def is_due(self, step: int) -> bool:
         """Return whether the ranks agree after a step.
@@ -52,12 +54,15 @@ class Agreement:
         Args:
             step: Steps done before it.
         """
-        self._steps += 1
         return self._every_step or step >= self._next
 
-    def step_s(self) -> float:
-        """Return how long a step has taken on this rank since the last agreement, in seconds."""
-        return (time.perf_counter() - self._since) / self._steps
+    def step_s(self, step: int) -> float:
+        """Return how long a step has taken on this rank since the last agreement, in seconds.
+
+        Args:
+            step: Steps done before the one that has just ended.
+        """
+        return (time.perf_counter() - self._since) / (step + 1 - self._last)
 
     def plan(self, step: int, step_s: float) -> None:
         """Choose the step of the next agreement.
@@ -68,4 +73,4 @@ class Agreement:
         """
         steps = int(_EVERY_S / step_s) if step_s > 0 else _MAX_STEPS
         self._next = step + min(max(1, steps), _MAX_STEPS)
-        self._steps, self._since = 0, time.perf_counter()
+        self._last, self._since = step + 1, time.perf_counter()

@@ -57,7 +57,7 @@ def bad_step_line(bad: BadStep, where: str, *, is_exact: bool) -> str:
     )
     return (
         f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. "
-        "Lower lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+        "Lower lr, lengthen the warm-up, or skip such steps: --resume --bad_steps skip."
     )
 
 

@@ -20,6 +20,7 @@ from convnextv2.device import available_memory, choose_precision
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import counted
 from convnextv2.training.memory import largest_batch_by_estimate, memory_notes, out_of_memory
 from convnextv2.training.optim import build_optimizer
 
@@ -115,8 +116,8 @@ def resolve_batch(
     fits = place.min(_fits(recipe, model, forward, precision, place, depths, sizes))
     batch_size, accumulate = fit_batch(global_batch, ranks, fits)
     say(
-        f"batch_size auto: {batch_size}, and accumulate {accumulate}, on {ranks} "
-        f"rank{'s' * (ranks > 1)}: {global_batch} images in a step."
+        f"batch_size auto: {batch_size}, and accumulate {accumulate}, on "
+        f"{counted(ranks, 'rank(s)')}: {global_batch} images in a step."
     )
     return recipe.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
 
@@ -219,9 +220,9 @@ def with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
         )
     if recipe.accumulate not in (1, accumulate) and not recipe.resume:
         raise RecipeError(
-            f"accumulate = {recipe.accumulate}: with batch_size {batch_size} on {ranks} "
-            f"rank{'s' * (ranks > 1)}, global_batch = {recipe.global_batch} needs {accumulate}. "
-            "Leave accumulate or global_batch out."
+            f"accumulate = {recipe.accumulate}: with batch_size {batch_size} on "
+            f"{counted(ranks, 'rank(s)')}, global_batch = {recipe.global_batch} needs "
+            f"{accumulate}. Leave accumulate or global_batch out."
         )
     if accumulate != recipe.accumulate:
         say(f"accumulate {accumulate}, for a global_batch of {recipe.global_batch}.")

@@ -22,6 +22,7 @@ from convnextv2.errors import CheckpointError, RunError
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
+from convnextv2.text import counted
 from convnextv2.training.state import Progress
 
 _WHERE = ("out", "resume", "resume_allow", "overwrite")
@@ -153,7 +154,7 @@ class Conditions:
         return Fingerprint(self.images, self.names_sha256, self.labels_sha256)
 
 
-def conditions(
+def current_conditions(
     recipe: Recipe,
     place: Place,
     source: Source,
@@ -269,7 +270,7 @@ def check_changes(
             else "Give the command as before, leave the recipe out (the run has its own)"
         )
         raise RunError(
-            f"resume: {len(refused)} change{'s' * (len(refused) > 1)} would alter the result "
+            f"resume: {counted(len(refused), 'change(s)')} would alter the result "
             f"({'; '.join(line for _, line in refused)}). {back}, or allow it: "
             f"--resume_allow {','.join(names)}."
         )
@@ -299,7 +300,7 @@ def _differences(
     if new_recipe.elastic and old_batch[0] != new_batch[0]:
         found.append(("batch_size", _change("images in a micro-batch", old_batch[0], new_batch[0])))
     if old.precision and old.precision != new.precision:
-        found.append(("precision", _change("arithmetic", old.precision, new.precision)))
+        found.append(("precision", _change("precision", old.precision, new.precision)))
     bits = "; the last bits of the result may differ"
     for name, current in new.versions.items():
         if old.versions.get(name, current) != current:

@@ -104,7 +104,7 @@ class Deadline:
         """Return the seconds until the deadline."""
         return max(0.0, self.seconds - self._elapsed())
 
-    def note(self) -> None:
+    def record_elapsed(self) -> None:
         """Record the time after a step, so that a checkpoint has the duration of the run so far."""
         self._change(elapsed_s=self._elapsed())
 
@@ -147,7 +147,7 @@ class Deadline:
         if taken > 0.02 * self.seconds and _MIN_EPOCHS * epoch_s > self.seconds:
             raise TrainingError(self._too_short(images, epoch_s))
 
-    def close_training(self, images: int) -> None:
+    def plan_remaining_epochs(self, images: int) -> None:
         """Plan the rest of the run, after the steps of an epoch and before its evaluation.
 
         Args:
@@ -191,8 +191,8 @@ class Deadline:
         plan = self.plan
         return (
             f"time = {duration(self.seconds)}: the first epoch ended after "
-            f"{duration(plan.elapsed_s)}, so about {plan.epochs} epochs fit. The number will "
-            "follow the pace."
+            f"{duration(plan.elapsed_s)}, so about {plan.epochs} epochs fit. The "
+            "number is updated after every epoch."
         )
 
     def _too_short(self, images: int, epoch_s: float) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from convnextv2.data.randomness import generator_for
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
+from convnextv2.text import counted
 
 
 def check_micro_batches(accumulate: int, ranks: int) -> None:
@@ -52,7 +53,7 @@ def fix_threads(device: torch.device) -> str:
         torch.set_num_threads(1)
     threads = torch.get_num_threads()
     return (
-        f"elastic: {threads} thread{'s' * (threads > 1)} in each rank. Keep that number "
+        f"elastic: {counted(threads, 'thread(s)')} in each rank. Keep that number "
         "(OMP_NUM_THREADS) for the same bits; for speed, start a rank for each core."
     )
 

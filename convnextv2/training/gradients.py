@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from convnextv2.distributed import Place
 from convnextv2.training.elastic import GradientTree
 from convnextv2.training.health import gradient_norm
-from convnextv2.training.pace import Pace
 from convnextv2.training.shard import scalar
 from convnextv2.training.task import Task
 
@@ -24,7 +23,7 @@ def backward(
     task: Task,
     batches: list[Any],
     scaler: torch.amp.GradScaler,
-    pace: Pace,
+    dtype: torch.dtype,
     place: Place,
     generator: torch.Generator,
 ) -> list[Tensor]:
@@ -35,7 +34,7 @@ def backward(
         task: The task, which computes the loss.
         batches: Batches with images.
         scaler: The scaler of gradients in float16.
-        pace: The precision of the forward pass.
+        dtype: The precision of the forward pass.
         place: This rank.
         generator: The source of all random numbers of the loss.
 
@@ -45,7 +44,7 @@ def backward(
     losses = []
     for i, batch in enumerate(batches):
         with nullcontext() if i == len(batches) - 1 else no_sync(model):
-            with place.autocast(pace.autocast):
+            with place.autocast(dtype):
                 loss = task.loss(model, batch, generator)
             scaler.scale(loss / len(batches)).backward()
         losses.append(loss.detach())
@@ -57,10 +56,11 @@ def backward_in_order(
     task: Task,
     batches: list[Any],
     scaler: torch.amp.GradScaler,
-    pace: Pace,
+    dtype: torch.dtype,
     place: Place,
     tree: GradientTree,
     *,
+    seed: int,
     step: int,
 ) -> list[Tensor]:
     """Compute the gradient of each batch, and let the tree add them in a fixed order.
@@ -70,9 +70,10 @@ def backward_in_order(
         task: The task, which computes the loss.
         batches: All batches of the step. Some may have no images.
         scaler: The scaler of gradients in float16.
-        pace: The seed of the run and the precision of the forward pass.
+        dtype: The precision of the forward pass.
         place: This rank.
         tree: Adds the gradients.
+        seed: The seed of the run.
         step: The number of steps before this one.
 
     Returns:
@@ -82,9 +83,9 @@ def backward_in_order(
     for i, batch in enumerate(batches):
         has_images = task.size(batch) > 0
         if has_images:
-            generator = tree.generator(pace.seed, step, i)
+            generator = tree.generator(seed, step, i)
             seed_from(generator)
-            with place.autocast(pace.autocast):
+            with place.autocast(dtype):
                 loss = task.loss(model, batch, generator)
             scaler.scale(loss).backward()
             losses.append(loss.detach())

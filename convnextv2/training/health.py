@@ -59,7 +59,7 @@ def check_weights(tensors: Mapping[str, Tensor], step: int) -> None:
         if not value <= LARGEST_WEIGHT:
             raise TrainingError(
                 f"{name}: has a weight of {value:.3g} after step {step}, so it is not saved over "
-                "the last good checkpoint. Lower lr, or set clip_norm, and go on with --resume "
+                "the last good checkpoint. Lower lr, or set clip_norm, and continue with --resume "
                 "--resume_allow lr,clip_norm."
             )
 
@@ -84,12 +84,12 @@ class LossWatch:
         Returns:
             A line for the user if the loss spikes or stalls; otherwise an empty text.
         """
-        usual = median(self._losses) if len(self._losses) >= _MIN_LINES else None
+        recent = median(self._losses) if len(self._losses) >= _MIN_LINES else None
         self._losses.append(loss)
-        if usual is not None and 0 < usual < loss / _SPIKE:
+        if recent is not None and 0 < recent < loss / _SPIKE:
             return (
-                f"loss {loss:.4g}: a spike, {loss / usual:.1f} times the median of the lines "
-                f"before ({usual:.4g}). If it does not come down, lower lr or set clip_norm."
+                f"loss {loss:.4g}: a spike, {loss / recent:.1f} times the median of the lines "
+                f"before ({recent:.4g}). If it does not come down, lower lr or set clip_norm."
             )
         if self.baseline is not None and not self._has_warned and len(self._losses) == _LINES:
             self._has_warned = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)

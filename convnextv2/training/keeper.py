@@ -126,7 +126,7 @@ class Keeper:
         if self._loggers:
             self._loggers.log(record)
 
-    def save(self, wait: bool) -> None:
+    def save(self, *, wait: bool) -> None:
         """Save a checkpoint.
 
         Args:
@@ -263,7 +263,7 @@ class Keeper:
             betas=recipe.betas or (0.9, 0.999),
             lrs=self._rates(),
         )
-        mindcv_files.copy_as_optim(path, recipe.model)
+        mindcv_files.link_as_optim(path, recipe.model)
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
         score = self._task.score or recipe.best_by
         scores = {record["epoch"]: score_of(record, score) for record in epochs}

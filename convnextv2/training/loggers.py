@@ -2,7 +2,7 @@
 
 They get the same records as `metrics.jsonl`. Each works in a thread of its own, so that a slow or
 dead server never holds up a step. If a logger fails, one line reports the reason, the logger is
-switched off, and training goes on. A run that is resumed continues the same run of the logger.
+switched off, and training continues. A run that is resumed continues the same run of the logger.
 Their packages are imported only if they are used.
 """
 
@@ -130,7 +130,8 @@ class _Channel:
             if isinstance(error, ModuleNotFoundError) and error.name == self.name:
                 why = str(MissingPackageError(self.name, "loggers"))
             say(
-                f"Logger {self.name} is off: {plain(why) or type(error).__name__}. The run goes on."
+                f"Logger {self.name} is off: {plain(why) or type(error).__name__}. The run "
+                "continues."
             )
         finally:
             self.is_settled.set()

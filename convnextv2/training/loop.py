@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.gradients import backward, backward_in_order, clip, seed_from
 from convnextv2.training.health import MAX_SKIPPED, LossWatch
 from convnextv2.training.keeper import Keeper
-from convnextv2.training.pace import Pace, is_due
+from convnextv2.training.loop_settings import LoopSettings, is_due
 from convnextv2.training.progress import Display
 from convnextv2.training.rescue import Rescue
 from convnextv2.training.shard import whole_model
@@ -39,31 +39,31 @@ from convnextv2.training.window import Window
 
 @dataclass
 class Loop:
-    """Trains from `progress` until `pace.epochs` are done or `pace.patience` is exhausted.
+    """Trains from `progress` until `settings.epochs` are done or `settings.patience` is exhausted.
 
-    Args:
+    Attributes:
         model: The network on its device, wrapped if gradients are averaged over ranks.
         task: The batches, the loss and the evaluation. The loop puts the averaged weights into the
             model before it evaluates.
         keeper: Writes the log, the checkpoints and the best weights.
-        pace: How long the loop runs, and how often it logs, evaluates and saves.
+        settings: How long the loop runs, and how often it logs, evaluates and saves.
         optimizer: The optimizer. Its groups have an "lr_scale".
         lr_at: Maps a step to its learning rate.
         average: The moving average of the weights; None if there is none.
         scaler: The scaler of gradients in float16. It is disabled in every other precision.
-        progress: The position of the run. It is updated as the run goes on.
+        progress: The position of the run. It is updated during the run.
         place: This rank.
         watch: Warns if the losses of the log jump or stall; None for no warnings.
         tree: Adds gradients in an order that does not depend on the number of ranks; None to add
             them in the fastest order.
-        deadline: Decides the number of epochs during the run; None for the number in `pace`.
+        deadline: Decides the number of epochs during the run; None for the number in `settings`.
         examine: Examines the model before the first step and after epochs; None for nothing.
     """
 
     model: nn.Module
     task: Task
     keeper: Keeper
-    pace: Pace
+    settings: LoopSettings
     optimizer: torch.optim.Optimizer
     lr_at: Callable[[int], float]
     average: WeightAverage | None
@@ -74,14 +74,20 @@ class Loop:
     tree: GradientTree | None = None
     deadline: Deadline | None = None
     examine: Examine | None = None
+    _display: Display = field(init=False)
+    _stop_requested: Callable[[], bool] = field(init=False)
+    _rescue: Rescue = field(init=False)
 
     def __post_init__(self) -> None:
         if self.deadline is not None:
-            self.pace = replace(self.pace, epochs=self.deadline.epochs)
+            self.settings = replace(self.settings, epochs=self.deadline.epochs)
         # Reading a loss makes the host wait for the device. That costs nothing on a CPU; on other
         # devices it is done only if needed.
-        self._reads_every_loss = self.place.device.type == "cpu" or self.pace.skip_bad
-        self._agreement = Agreement(every_step=self._reads_every_loss or self.place.world_size == 1)
+        self._reads_every_loss = self.place.device.type == "cpu" or self.settings.skip_bad
+        self._agreement = Agreement(
+            every_step=self._reads_every_loss or self.place.world_size == 1,
+            first_step=self.progress.step,
+        )
         self._window = Window(self.progress)
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
@@ -99,7 +105,7 @@ class Loop:
         progress = self.progress
         with (
             Display(
-                self.pace.total_steps,
+                self.settings.total_steps,
                 done=progress.step,
                 main=self.place.is_main,
                 left_s=self.deadline.left if self.deadline is not None else None,
@@ -107,15 +113,20 @@ class Loop:
             stop_requests() as self._stop_requested,
             Rescue(self.keeper, self._window, progress, self.place) as self._rescue,
         ):
-            self.task.loader.patience.stop_asked = self._stop_requested
+            self.task.loader.storage_wait.stop_asked = self._stop_requested
             if progress.step == 0:
                 self._log_examined()
                 self._window.restart()
             if not progress.is_closed:
                 # A stop came between the save of an epoch and its evaluation.
                 self._close_epoch(began=time.perf_counter(), trained_s=0.0)
-            while progress.epoch < self.pace.epochs and not progress.is_out_of(self.pace.patience):
+            while not self._is_done():
                 self._run_epoch()
+
+    def _is_done(self) -> bool:
+        """Return whether all epochs are done, or patience is exhausted."""
+        progress, settings = self.progress, self.settings
+        return progress.epoch >= settings.epochs or progress.is_out_of(settings.patience)
 
     def _run_epoch(self) -> None:
         """Train on the rest of an epoch, then save, evaluate and log."""
@@ -123,7 +134,7 @@ class Loop:
         self.model.train()
         began = time.perf_counter()
         has_learned = progress.batch > 0  # a resumed run has learned before
-        for group in steps_of_epoch(self.task, self.pace, progress, self.place, window):
+        for group in steps_of_epoch(self.task, self.settings, progress, self.place, window):
             has_learned |= self._step(group)
         if not has_learned:
             self._rescue.is_whole = False  # the steps must be repeated, with images
@@ -137,12 +148,12 @@ class Loop:
         window.remember(progress)
         trained_s = time.perf_counter() - began
         if self.deadline is not None:
-            self.deadline.close_training(len(self.task.loader.source))
-            self.pace = replace(self.pace, epochs=self.deadline.epochs)
-            self._display.plan(self.pace.total_steps)
+            self.deadline.plan_remaining_epochs(len(self.task.loader.source))
+            self.settings = replace(self.settings, epochs=self.deadline.epochs)
+            self._display.plan(self.settings.total_steps)
             if progress.epoch == 1:
                 self._display.text(self.deadline.line())
-        if self.pace.saves_after(progress.epoch):
+        if self.settings.saves_after(progress.epoch):
             self._save()  # before the evaluation, which may fail
         # The evaluation may take longer than a launcher waits, so the run stops before it.
         [stop] = self.place.sum_numbers(self._stop_requested())
@@ -163,7 +174,7 @@ class Loop:
         progress, window, scaler = self.progress, self._window, self.scaler
         # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
         # ---- (seed, step, micro-batch) if a tree adds the gradients                   ----
-        generator = generator_for(self.pace.seed, "step", progress.step, self.place.rank)
+        generator = generator_for(self.settings.seed, "step", progress.step, self.place.rank)
         seed_from(generator)
         lr = self.lr_at(progress.step)
         for parameters in self.optimizer.param_groups:
@@ -173,7 +184,7 @@ class Loop:
         norm = torch.zeros(())
         if learns:
             scaler.unscale_(self.optimizer)
-            norm = clip(self.model, self.pace.clip_norm)
+            norm = clip(self.model, self.settings.clip_norm)
         if losses:
             window.collect(torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled())
 
@@ -210,21 +221,21 @@ class Loop:
         Returns:
             The loss of each batch with images, and whether any rank has a gradient to apply.
         """
-        model, task, scaler, pace, place = (
-            self.model, self.task, self.scaler, self.pace, self.place,
-        )  # fmt: skip
+        model, task, scaler, place = self.model, self.task, self.scaler, self.place
+        dtype, seed = self.settings.dtype, self.settings.seed
         if self.tree is not None:
+            step = self.progress.step
             losses = backward_in_order(
-                model, task, group, scaler, pace, place, self.tree, step=self.progress.step
+                model, task, group, scaler, dtype, place, self.tree, seed=seed, step=step
             )
             return losses, self.tree.add() > 0
         batches = [batch for batch in group if task.size(batch)]
         if not batches and place.world_size > 1:
             raise DataError(
-                "No image of a batch could be read, and the other ranks cannot go on "
+                "No image of a batch could be read, and the other ranks cannot continue "
                 "without this one. Remove the bad files."
             )
-        losses = backward(model, task, batches, scaler, pace, place, generator)
+        losses = backward(model, task, batches, scaler, dtype, place, generator)
         return losses, bool(losses)
 
     def _agree(self) -> Agreed:
@@ -233,16 +244,15 @@ class Loop:
         All ranks must do the same. If no exchange is due now, a request such as a stop is answered
         at one of the next steps.
         """
-        step, pace = self.progress.step, self.pace
-        is_log_due = is_due(step + 1, every=pace.log_every_steps, last=pace.total_steps)
-        is_bad = (self._reads_every_loss or is_log_due) and not self._window.read_losses()
-        is_save_due = (
-            pace.save_every_s is not None and time.monotonic() > self._saved_at + pace.save_every_s
-        )
+        step, settings = self.progress.step, self.settings
+        is_log_due = is_due(step + 1, every=settings.log_every_steps, last=settings.total_steps)
+        is_bad = (self._reads_every_loss or is_log_due) and not self._window.losses_are_finite()
+        every_s = settings.save_every_s
+        is_save_due = every_s is not None and time.monotonic() > self._saved_at + every_s
         if not self._agreement.is_due(step) and not is_log_due:
             return Agreed(is_log_due=False)
         stopping, bad, saving, step_s, *losses = self.place.sum_numbers(
-            self._stop_requested(), is_bad, is_save_due, self._agreement.step_s(),
+            self._stop_requested(), is_bad, is_save_due, self._agreement.step_s(step),
             *self._window.unshared(),
         )  # fmt: skip
         self._agreement.plan(step, step_s / self.place.world_size)
@@ -258,7 +268,7 @@ class Loop:
         batches = [batch for batch in group if self.task.size(batch)]
         found = BadStep(self.progress.step, batches, [float(loss) for loss in losses], float(norm))
         where = self.keeper.keep_bad(found)
-        if not self.pace.skip_bad or self._skipped_in_a_row > MAX_SKIPPED:
+        if not self.settings.skip_bad or self._skipped_in_a_row > MAX_SKIPPED:
             raise TrainingError(bad_step_line(found, where, is_exact=self._reads_every_loss))
         step, epoch = self.progress.step + 1, self._epoch_after(len(group))
         self.keeper.log({"kind": "bad step", "step": step, "epoch": epoch, "kept": where})
@@ -267,7 +277,7 @@ class Loop:
     def _epoch_after(self, batches: int) -> float:
         """Return the position in epochs after some more batches, rounded as in the log."""
         done = self.progress.batch + batches
-        return round(self.progress.epoch + done / self.pace.batches_per_epoch, 4)
+        return round(self.progress.epoch + done / self.settings.batches_per_epoch, 4)
 
     def _close_step(self, batches: int, lr: float, agreed: Agreed) -> None:
         """Log a finished step if that is due; then stop or save as agreed.
@@ -277,11 +287,11 @@ class Loop:
             lr: The learning rate of the step.
             agreed: What all ranks agreed on after the step.
         """
-        progress, window, pace = self.progress, self._window, self.pace
-        window.add_images(batches * pace.batch_size * self.place.world_size)
+        progress, window, settings = self.progress, self._window, self.settings
+        window.add_images(batches * settings.batch_size * self.place.world_size)
         if agreed.is_log_due and window.loss_count:
             where = {"step": progress.step, "epoch": self._epoch_after(0)}
-            figures = window.figures()
+            figures = window.take_figures()
             record = {"kind": "train", **where, "lr": lr, **figures}
             self.keeper.log(record)
             self._display.line(record)
@@ -290,9 +300,9 @@ class Loop:
             if self.deadline is not None:
                 self.deadline.check_first_epoch(len(self.task.loader.source))
         if self.deadline is not None:
-            self.deadline.note()
+            self.deadline.record_elapsed()
         self._display.advance(progress.step, window.last_loss, lr, window)
-        saves = agreed.saves or is_due(progress.step, every=pace.save_every_steps)
+        saves = agreed.saves or is_due(progress.step, every=settings.save_every_steps)
         if agreed.stops or saves:
             window.settle(self.place)
         if agreed.stops:
@@ -302,12 +312,12 @@ class Loop:
             self._save()
 
     def _save(self) -> None:
-        self.keeper.save(False)
+        self.keeper.save(wait=False)
         self._saved_at = time.monotonic()
 
     def _stopped(self) -> Stopped:
         return Stopped(
-            f"stopped as asked after step {self.progress.step} of {self.pace.total_steps}"
+            f"stopped as asked after step {self.progress.step} of {self.settings.total_steps}"
         )
 
     def _close_epoch(self, *, began: float, trained_s: float) -> None:
@@ -317,11 +327,11 @@ class Loop:
             began: The time at which the epoch began, by `time.perf_counter`.
             trained_s: Seconds of training since then.
         """
-        progress, pace, task, keeper = self.progress, self.pace, self.task, self.keeper
+        progress, settings, task, keeper = self.progress, self.settings, self.task, self.keeper
         where = {"step": progress.step, "epoch": progress.epoch}
         figures = {}
         if task.score is not None and is_due(
-            progress.epoch, every=pace.val_every_epochs, last=pace.epochs
+            progress.epoch, every=settings.val_every_epochs, last=settings.epochs
         ):
             self.model.eval()
             with self._averaged():
@@ -342,8 +352,8 @@ class Loop:
         progress.closed = progress.epoch
         if self.deadline is not None:
             self.deadline.close_epoch(total_s - trained_s if figures or examined else 0.0)
-        if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
-            keeper.save(False)  # the last epoch is always saved
+        if progress.is_out_of(settings.patience) and not settings.saves_after(progress.epoch):
+            keeper.save(wait=False)  # the last epoch is always saved
         keeper.close_epoch()
 
     def _log_examined(self) -> bool:
@@ -357,7 +367,7 @@ class Loop:
         self.model.eval()
         anything = False
         with self._averaged():
-            for found in self.examine(self.progress.epoch, self.pace.epochs):
+            for found in self.examine(self.progress.epoch, self.settings.epochs):
                 anything = True
                 where = {"step": self.progress.step, "epoch": self.progress.epoch}
                 self.keeper.log({"kind": found.record["kind"], **where, **found.record})

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.files import replacing
+from convnextv2.retention import kept
 from convnextv2.weights.detect import depths_of, detect
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.names import name_table, to_canonical, to_foreign
@@ -193,7 +194,7 @@ def prune(
         model: The name of the model, with which the names of the files begin.
         epoch: The last epoch whose checkpoint may be deleted.
         keep: The number of checkpoints to keep.
-        policy: "all", "latest_k" or "top_k".
+        policy: See `retention.kept`.
         scores: Epoch -> score, for the epochs that were validated. Larger is better.
     """
     files: dict[int, list[Path]] = {}
@@ -202,20 +203,13 @@ def prune(
         if match and int(match[1]) <= epoch:
             files.setdefault(int(match[1]), []).append(path)
     epochs = sorted(files)
-    best = sorted(
-        (number for number in epochs if number in scores),
-        key=lambda number: scores[number],
-        reverse=True,
-    )
-    kept = {"all": epochs, "latest_k": epochs[-keep:], "top_k": [*best[:keep], *epochs[-1:]]}[
-        policy
-    ]
-    for number in set(epochs) - set(kept):
+    staying = kept(epochs, scores, keep, policy)
+    for number in set(epochs) - set(staying):
         for path in files[number]:
             path.unlink()
 
 
-def copy_as_optim(newest: Path, model: str) -> None:
+def link_as_optim(newest: Path, model: str) -> None:
     """Link a checkpoint as optim_{model}.ckpt, the name that MindCV looks for."""
     target = newest.with_name(f"optim_{model}.ckpt")
     with replacing(target) as temporary:
@@ -294,8 +288,9 @@ def optimizer_state(
     )
     if counted not in (steps, batches or steps):
         raise CheckpointError(
-            f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the "
-            f"weights are of step {steps}. Leave it out, or give the checkpoint that belongs to it."
+            f"resume_opt = True: the optimizer's state in {source} was saved at step "
+            f"{counted}, the weights at step {steps}. Leave it out, or give the checkpoint that "
+            "belongs to it."
         )
     moments: dict[str, Tensor] = {}
     for tag, key in (_FIRST, _SECOND):

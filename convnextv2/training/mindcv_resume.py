@@ -13,7 +13,7 @@ from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.keeper import Learner
-from convnextv2.training.pace import Pace
+from convnextv2.training.loop_settings import LoopSettings
 from convnextv2.training.resume import restore, shapes_of
 from convnextv2.training.shard import allocator_for
 from convnextv2.training.state import Progress, best_of, load_optimizer
@@ -25,8 +25,8 @@ def continue_mindcv(
     recipe: Recipe,
     run: Run,
     weights: Weights,
-    state: Learner,
-    pace: Pace,
+    learner: Learner,
+    settings: LoopSettings,
     place: Place,
     *,
     inside: bool,
@@ -37,8 +37,8 @@ def continue_mindcv(
         recipe: The recipe. With `resume_opt`, the optimizer's state is adopted too.
         run: The run folder.
         weights: The opened checkpoint. The model already has these weights.
-        state: The objects to restore: the average, and the optimizer with `resume_opt`.
-        pace: The pace of the run.
+        learner: The objects to restore: the average, and the optimizer with `resume_opt`.
+        settings: The settings of the loop.
         place: This rank.
         inside: Whether the checkpoint lies in the run folder. If so, the log of that folder is
             continued too.
@@ -56,22 +56,23 @@ def continue_mindcv(
             f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to "
             "continue a run."
         )
-    epoch = _epoch_of(recipe, run, weights, pace, inside=inside)
-    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
+    epoch = _epoch_of(recipe, run, weights, settings, inside=inside)
+    progress = Progress(step=epoch * settings.steps_per_epoch, epoch=epoch, closed=epoch)
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(
-            f"{path.name} is of this run, which goes on from {own}; later checkpoints are replaced."
+            f"{path.name} belongs to this run, which continues from {own}. Later checkpoints are "
+            "replaced."
         )
-        checkpoint = read_checkpoint(own, allocate=allocator_for(state.model), place=place)
+        checkpoint = read_checkpoint(own, allocate=allocator_for(learner.model), place=place)
         progress = Progress.read(checkpoint.progress)
-        restore(state, run, own, checkpoint, progress, pace, place)
+        restore(learner, run, own, checkpoint, progress, settings, place)
         return progress
     if recipe.resume_opt:
-        _restore_optimizer(recipe, weights, state, progress, pace)
-    if state.average is not None:
-        _continue_average(weights, state.average, progress)
+        _restore_optimizer(recipe, weights, learner, progress, settings)
+    if learner.average is not None:
+        _continue_average(weights, learner.average, progress)
     if inside:
-        records = _history(run, epoch, pace.steps_per_epoch)
+        records = _history(run, epoch, settings.steps_per_epoch)
         progress.best, progress.best_epoch = best_of(records, recipe.best_by)
         # The run has no checkpoint of its own at the end of this epoch (see above), so `rewind`
         # deletes all of them from this epoch on.
@@ -80,7 +81,9 @@ def continue_mindcv(
     return progress
 
 
-def _epoch_of(recipe: Recipe, run: Run, weights: Weights, pace: Pace, *, inside: bool) -> int:
+def _epoch_of(
+    recipe: Recipe, run: Run, weights: Weights, settings: LoopSettings, *, inside: bool
+) -> int:
     """Find the epoch after which a MindSpore checkpoint continues, and print it.
 
     Raises:
@@ -88,14 +91,14 @@ def _epoch_of(recipe: Recipe, run: Run, weights: Weights, pace: Pace, *, inside:
     """
     path = weights.path
     epoch, how = mindcv_files.position_of(
-        path.name, weights.container.tensors, pace.steps_per_epoch
+        path.name, weights.container.tensors, settings.steps_per_epoch
     )
     best = run.path / "best" / "model.json"
     if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
         epoch, how = int(read_model_json(best).training["epoch"]), "as best/ says"
     if epoch >= recipe.epochs:
         raise RecipeError(
-            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: "
+            f"ckpt_path = {path}: has finished epoch {epoch} ({how}) of {recipe.epochs}, so "
             "nothing is left to do. Raise epochs, or use init to start a new run from these "
             "weights."
         )
@@ -107,7 +110,7 @@ def _epoch_of(recipe: Recipe, run: Run, weights: Weights, pace: Pace, *, inside:
 
 
 def _restore_optimizer(
-    recipe: Recipe, weights: Weights, state: Learner, progress: Progress, pace: Pace
+    recipe: Recipe, weights: Weights, learner: Learner, progress: Progress, settings: LoopSettings
 ) -> None:
     """Restore Adam's moments from a MindSpore checkpoint."""
     if recipe.optimizer not in ("adamw", "adam"):
@@ -116,9 +119,9 @@ def _restore_optimizer(
             f"{recipe.optimizer}. Leave it out."
         )
     moments = mindcv_files.optimizer_state(
-        weights, recipe.model, progress.step, progress.epoch * pace.batches_per_epoch
+        weights, recipe.model, progress.step, progress.epoch * settings.batches_per_epoch
     )
-    load_optimizer(state.optimizer, state.model, moments, progress.step)
+    load_optimizer(learner.optimizer, learner.model, moments, progress.step)
 
 
 def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:

@@ -62,9 +62,9 @@ def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "sin
         last = sum(depths) + 1
         layer = _single_layer(name, depths, last)
     else:
-        thirds = math.ceil(depths[2] / 3)
-        last = thirds + 4
-        layer = _group_layer(name, thirds, last) if form == "group" else _stage_layer(name, last)
+        groups = math.ceil(depths[2] / 3)
+        last = groups + 4
+        layer = _group_layer(name, groups, last) if form == "group" else _stage_layer(name, last)
     return float(decay ** (last - layer))
 
 
@@ -76,12 +76,12 @@ def _single_layer(name: str, depths: Sequence[int], last: int) -> int:
     return last
 
 
-def _group_layer(name: str, thirds: int, last: int) -> int:
+def _group_layer(name: str, groups: int, last: int) -> int:
     if match := re.match(r"downsample_layers\.(\d)\.", name):
-        return (0, 2, 3, thirds + 3)[int(match[1])]
+        return (0, 2, 3, groups + 3)[int(match[1])]
     if match := re.match(r"stages\.(\d)\.(\d+)\.", name):
         stage, block = int(match[1]), int(match[2])
-        return (1, 2, 3 + block // 3, thirds + 3)[stage]
+        return (1, 2, 3 + block // 3, groups + 3)[stage]
     return last
 
 

@@ -47,7 +47,7 @@ class Rescue:
             if self.place.world_size == 1:
                 self.window.settle(self.place)
             self.window.remember(self.progress)
-            self.keeper.save(True)
+            self.keeper.save(wait=True)
         except (OSError, TrainingError) as failure:  # the disk itself may have failed
             why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
             error.add_note(f"The steps since the last checkpoint are not saved{why}.")

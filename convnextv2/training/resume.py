@@ -30,7 +30,7 @@ from convnextv2.training.conditions import (
     recipe_then,
 )
 from convnextv2.training.keeper import Learner
-from convnextv2.training.pace import Pace
+from convnextv2.training.loop_settings import LoopSettings
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.shard import allocator_for, placed_like
 from convnextv2.training.state import Progress, best_of, load_optimizer
@@ -51,51 +51,41 @@ def resume_run(
     recipe: Recipe,
     run: Run,
     place: Place,
-    state: Learner,
+    learner: Learner,
     description: Description,
-    pace: Pace,
+    settings: LoopSettings,
     new: Conditions,
     score: str | None = None,
-) -> tuple[Progress, Pace, Conditions]:
+) -> tuple[Progress, LoopSettings, Conditions]:
     """Continue from the newest whole checkpoint of a run, if the result stays the same.
 
     Args:
         recipe: The recipe with which the run would continue.
         run: The run folder.
         place: This rank.
-        state: The objects that the checkpoint restores.
+        learner: The objects that the checkpoint restores.
         description: The description of the network.
-        pace: The pace that follows from the recipe.
+        settings: The settings of the loop that follow from the recipe.
         new: The conditions that hold now.
         score: The figure that decides which weights are best.
 
     Returns:
-        The position, the pace and the conditions of the run. If only the number of ranks has
-        changed, the run keeps its number of steps in an epoch.
+        The position, the settings of the loop and the conditions of the run. If only the number of
+        ranks has changed, the run keeps its number of steps in an epoch.
 
     Raises:
         RunError: A change would alter what is learned, and is not allowed.
-        CheckpointError: The checkpoint is of another model.
+        CheckpointError: The checkpoint belongs to another model.
     """
-    # Each rank reads only its parts of a sharded checkpoint.
-    folder, checkpoint, damaged = run.newest_whole(allocate=allocator_for(state.model), place=place)
-    place.barrier()  # all ranks have read it before a damaged one is set aside
-    for other, line in damaged:
-        say(line)
-        if place.is_main:
-            run.set_aside(other)
+    folder, checkpoint = _newest_whole(run, learner, place)
     saved = Progress.read(checkpoint.progress)
     old = Conditions.read(saved.conditions)
     written, allowed = run.recipe, recipe.resume_allow or ()
     old_recipe = recipe_then(written, old)
     _check_kind(checkpoint.description, description, folder)
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
-    check_shapes(state.model, {**checkpoint.weights, **checkpoint.beside}, folder)
-    same_images = old.images == new.images and old.global_batch == new.global_batch
-    if same_images and 0 < old.steps_per_epoch < new.steps_per_epoch:
-        batches = old.steps_per_epoch * recipe.accumulate
-        pace = replace(pace, batches_per_epoch=batches)
-        new = replace(new, steps_per_epoch=old.steps_per_epoch)
+    check_shapes(learner.model, {**checkpoint.weights, **checkpoint.beside}, folder)
+    settings, new = _keep_epoch_length(recipe, settings, old, new)
     if old.asked[0]:
         new = replace(new, asked=old.asked)
     for line in check_changes(old_recipe, recipe, old, new, allowed, written):
@@ -105,10 +95,40 @@ def resume_run(
     _forget_lost_best(saved, run, place, score)
     images = place.gather(_changed_validation(old, new))[0]  # the main rank decides
     _forget_other_scores(saved, recipe, old_recipe, images, score)
-    restore(state, run, folder, checkpoint, saved, pace, place)
+    restore(learner, run, folder, checkpoint, saved, settings, place)
     _complete_best(saved, run, score)
     convert_position(saved, old, new)
-    return saved, pace, new
+    return saved, settings, new
+
+
+def _newest_whole(run: Run, learner: Learner, place: Place) -> tuple[Path, Checkpoint]:
+    """Read the newest whole checkpoint of a run, and set damaged newer ones aside."""
+    # Each rank reads only its parts of a sharded checkpoint.
+    allocate = allocator_for(learner.model)
+    folder, checkpoint, damaged = run.newest_whole(allocate=allocate, place=place)
+    place.barrier()  # all ranks have read it before a damaged one is set aside
+    for other, line in damaged:
+        say(line)
+        if place.is_main:
+            run.set_aside(other)
+    return folder, checkpoint
+
+
+def _keep_epoch_length(
+    recipe: Recipe, settings: LoopSettings, old: Conditions, new: Conditions
+) -> tuple[LoopSettings, Conditions]:
+    """Keep the steps of an epoch if only the number of ranks has changed.
+
+    Fewer ranks may have one more step in an epoch, because each rank leaves out fewer images.
+    """
+    same_images = old.images == new.images and old.global_batch == new.global_batch
+    if not (same_images and 0 < old.steps_per_epoch < new.steps_per_epoch):
+        return settings, new
+    batches = old.steps_per_epoch * recipe.accumulate
+    return (
+        replace(settings, batches_per_epoch=batches),
+        replace(new, steps_per_epoch=old.steps_per_epoch),
+    )
 
 
 def _complete_best(progress: Progress, run: Run, score: str | None) -> None:
@@ -127,7 +147,8 @@ def _forget_lost_best(progress: Progress, run: Run, place: Place, score: str | N
     found = _lost(run.path / "best" / WEIGHTS) if is_due else ""
     if not (lost := place.gather(found)[0]):
         return
-    say(f"  {lost}{_search_anew(progress, score)}")
+    say(f"  {lost}{_search_line(progress, score)}")
+    _search_anew(progress, score)
 
 
 def _changed_validation(old: Conditions, new: Conditions) -> str:
@@ -163,7 +184,8 @@ def _forget_other_scores(
     if _is_done(progress, recipe):
         say(f"  {line} The run is done, so best/ stays as it was found before.")
         return
-    say(f"  {line}{_search_anew(progress, score)}")
+    say(f"  {line}{_search_line(progress, score)}")
+    _search_anew(progress, score)
 
 
 def _is_done(progress: Progress, recipe: Recipe) -> bool:
@@ -173,7 +195,20 @@ def _is_done(progress: Progress, recipe: Recipe) -> bool:
     return progress.is_closed and (is_last or progress.is_out_of(recipe.patience))
 
 
-def _search_anew(progress: Progress, score: str | None) -> str:
+def _search_line(progress: Progress, score: str | None) -> str:
+    """Return the sentence, after a blank, which says what `_search_anew` is about to do.
+
+    It is empty if the run looks for no best weights.
+    """
+    if score is None:
+        return ""
+    where = ""
+    if progress.score is not None:
+        where = f" with those after epoch {progress.epoch}, which are evaluated again"
+    return f" The search for the best weights begins anew{where}."
+
+
+def _search_anew(progress: Progress, score: str | None) -> None:
     """Forget the best score, so that the search for the best weights begins anew.
 
     If the weights of the checkpoint were evaluated, this is done again, which writes `best/`.
@@ -181,19 +216,10 @@ def _search_anew(progress: Progress, score: str | None) -> str:
     Args:
         progress: The position, which is changed in place.
         score: The figure that decides which weights are best; None if the run looks for none.
-
-    Returns:
-        A sentence for the user, after a blank; empty if the run looks for no best weights.
     """
-    epoch, was_evaluated = progress.epoch, progress.score is not None
-    progress.best, progress.score, progress.best_epoch = None, None, epoch
-    if score is None:
-        return ""
-    where = ""
-    if was_evaluated:
-        progress.closed = epoch - 1
-        where = f" with those after epoch {epoch}, which are evaluated again"
-    return f" The search for the best weights begins anew{where}."
+    if score is not None and progress.score is not None:
+        progress.closed = progress.epoch - 1
+    progress.best, progress.score, progress.best_epoch = None, None, progress.epoch
 
 
 def _lost(path: Path) -> str:
@@ -212,7 +238,7 @@ def _lost(path: Path) -> str:
 
 
 def _check_kind(before: Description, now: Description, folder: Path) -> None:
-    """Raise CheckpointError if a checkpoint is of another task, which shapes may not show."""
+    """Raise CheckpointError if a checkpoint belongs to another task, which shapes may not show."""
     if before.kind != now.kind:
         was, would_be = (_KINDS.get(each.kind, each.kind) for each in (before, now))
         raise CheckpointError(
@@ -231,51 +257,51 @@ def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) 
         folder: The checkpoint that holds the weights, for the message.
 
     Raises:
-        CheckpointError: The weights are of another model.
+        CheckpointError: The weights belong to another model.
     """
     if shapes_of(weights) != shapes_of(model.state_dict()):
         kind = "a pre-training run" if "mask_token" in weights else "a training run"
         raise CheckpointError(
-            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it "
-            "was started with."
+            f"{folder}: belongs to {kind} of another model. Resume with the verb and the model "
+            "that it was started with."
         )
 
 
 def restore(
-    state: Learner,
+    learner: Learner,
     run: Run,
     folder: Path,
     checkpoint: Checkpoint,
     progress: Progress,
-    pace: Pace,
+    settings: LoopSettings,
     place: Place,
 ) -> None:
     """Restore everything to a checkpoint of the run, and delete what the run wrote after it.
 
     Args:
-        state: The objects to restore.
+        learner: The objects to restore.
         run: The run folder.
         folder: The folder of the checkpoint.
         checkpoint: The checkpoint.
         progress: The position in the checkpoint.
-        pace: The pace of the run.
+        settings: The settings of the loop.
         place: This rank. Only the main rank changes files.
     """
     weights = {**checkpoint.weights, **checkpoint.beside}
-    check_shapes(state.model, weights, folder)
-    own = state.model.state_dict()
-    state.model.load_state_dict({name: placed_like(own[name], weights[name]) for name in own})
-    load_optimizer(state.optimizer, state.model, checkpoint.optimizer, progress.step)
-    if state.average is not None:
-        state.average.load(checkpoint.average or weights)
+    check_shapes(learner.model, weights, folder)
+    own = learner.model.state_dict()
+    learner.model.load_state_dict({name: placed_like(own[name], weights[name]) for name in own})
+    load_optimizer(learner.optimizer, learner.model, checkpoint.optimizer, progress.step)
+    if learner.average is not None:
+        learner.average.load(checkpoint.average or weights)
     if progress.scaler:
-        state.scaler.load_state_dict(progress.scaler)
-    elif state.scaler.is_enabled():
+        learner.scaler.load_state_dict(progress.scaler)
+    elif learner.scaler.is_enabled():
         say("  The loss scale of float16 starts again: the run had another precision.")
     if place.is_main:
         if lines := run.damaged_lines():
             say(f"  metrics.jsonl: leaving out {counted(lines, 'line(s)')} that cannot be read.")
-        position = progress.epoch + progress.batch / pace.batches_per_epoch
+        position = progress.epoch + progress.batch / settings.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
         closed = progress.epoch - (not progress.batch and not progress.is_closed)
         if closed > 0 and not any(record["kind"] == "epoch" for record in stays):

@@ -1,4 +1,4 @@
-"""Save checkpoints while training goes on: a copy is made at once, and a thread writes it."""
+"""Save checkpoints while training continues: a copy is made at once, and a thread writes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Saver:
 
     Args:
         write: Writes a checkpoint to the disk. It runs in a thread if `in_background` is True.
-        in_background: Whether training goes on during the write.
+        in_background: Whether training continues during the write.
     """
 
     def __init__(self, write: Callable[[Checkpoint], None], *, in_background: bool) -> None:

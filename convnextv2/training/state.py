@@ -72,7 +72,7 @@ class Progress:
         if unknown := sorted(content.keys() - cls.__dataclass_fields__.keys()):
             raise CheckpointError(
                 f"the checkpoint's progress.json has {', '.join(unknown)}, which this version does "
-                "not know. Go on with the version that wrote it."
+                "not know. Continue with the version that wrote it."
             )
         return cls(**content)
 
@@ -201,8 +201,8 @@ def load_optimizer(
     if by_name and set(by_name) != set(parameters):
         odd = sorted(set(by_name) ^ set(parameters))[0]
         raise CheckpointError(
-            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume "
-            "with the recipe it was written with."
+            f"the checkpoint's optimizer state belongs to other parameters, for example {odd}. "
+            "Resume with the recipe it was written with."
         )
     trained = dict(model.named_parameters())
     for name, state in by_name.items():

@@ -33,7 +33,7 @@ class Batches(Protocol):
         """The images."""
 
     @property
-    def patience(self) -> Stoppable:
+    def storage_wait(self) -> Stoppable:
         """The object that waits for images that are unavailable."""
 
     @property
@@ -111,7 +111,7 @@ class Task(Protocol):
         """
 
     @property
-    def usual_loss(self) -> float | None:
+    def baseline_loss(self) -> float | None:
         """The loss of a model that has learned nothing; None if it is unknown."""
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from convnextv2.durations import read_duration
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import announcements
-from convnextv2.training.conditions import conditions
+from convnextv2.training.conditions import current_conditions
 from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import (
     GradientTree,
@@ -30,10 +30,10 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import LossWatch
 from convnextv2.training.keeper import Keeper, Learner
 from convnextv2.training.loop import Loop
+from convnextv2.training.loop_settings import LoopSettings, build_loop_settings
 from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.mindcv_resume import continue_mindcv
 from convnextv2.training.optim import build_optimizer
-from convnextv2.training.pace import Pace, build_pace
 from convnextv2.training.resume import resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.shard import is_sharded, shard_model, shares_model
@@ -61,21 +61,23 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         if line := fix_threads(place.device):
             say(line)
     dtype = choose_precision(recipe.precision, place.device)
-    pace = build_pace(recipe, len(task.loader), dtype)
+    settings = build_loop_settings(recipe, len(task.loader), dtype)
     global_batch = recipe.images_per_batch() * recipe.accumulate * place.world_size
     lr, min_lr = scaled_lr(recipe, global_batch)
     for line in announcements(recipe, global_batch, lr, dtype, place):
         say(line)
 
     learner = _build_learner(task, dtype, place)
-    progress, pace = _restore_position(task, start, learner, pace, dtype)
+    progress, settings = _restore_position(task, start, learner, settings, dtype)
     start.release()
     if place.is_main:
         run.save_recipe(recipe)
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
         run.sweep()
-    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
-    deadline = _build_deadline(recipe, start, progress, pace, (lr, min_lr)) if recipe.time else None
+    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=settings.steps_per_epoch)
+    deadline = (
+        _build_deadline(recipe, start, progress, settings, (lr, min_lr)) if recipe.time else None
+    )
     if deadline is not None:
         lr_at = deadline.lr_at
     if recipe.compile:
@@ -83,35 +85,35 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
     if recipe.elastic:
         broadcast_weights(model)
     losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]
-    total_steps = pace.epochs * pace.steps_per_epoch
+    total_steps = settings.epochs * settings.steps_per_epoch
     keeper = Keeper(
         task, run, place, learner, progress, lambda: [lr_at(step) for step in range(total_steps)]
     )
-    with _end_of_run(task, keeper, pace, place):
+    with _end_of_run(task, keeper, settings, place):
         loop = Loop(
             model if recipe.elastic or is_sharded(model) else _data_parallel(model, place),
             task,
             keeper,
-            pace=pace,
+            settings=settings,
             optimizer=learner.optimizer,
             lr_at=lr_at,
             average=learner.average,
             scaler=learner.scaler,
             progress=progress,
             place=place,
-            watch=LossWatch(task.usual_loss, losses),
+            watch=LossWatch(task.baseline_loss, losses),
             tree=GradientTree(model, recipe.accumulate, place) if recipe.elastic else None,
             deadline=deadline,
             examine=examine,
         )
         loop.run()
         keeper.finish()
-        if progress.is_out_of(pace.patience) and progress.epoch < pace.epochs:
+        if progress.is_out_of(settings.patience) and progress.epoch < settings.epochs:
             say(stopped_early_line(recipe, progress, task.score or recipe.best_by))
 
 
 @contextmanager
-def _end_of_run(task: Task, keeper: Keeper, pace: Pace, place: Place) -> Iterator[None]:
+def _end_of_run(task: Task, keeper: Keeper, settings: LoopSettings, place: Place) -> Iterator[None]:
     """Close the keeper and the loader after the `with` block, and explain exhausted memory.
 
     Raises:
@@ -124,7 +126,10 @@ def _end_of_run(task: Task, keeper: Keeper, pace: Pace, place: Place) -> Iterato
         if not out_of_memory(error):
             raise
         text = out_of_memory_text(
-            error, batch_size=pace.batch_size, accumulate=pace.accumulate, device=place.device
+            error,
+            batch_size=settings.batch_size,
+            accumulate=settings.accumulate,
+            device=place.device,
         )
         raise TrainingError(text) from error
     finally:
@@ -150,14 +155,18 @@ def _build_learner(task: Task, dtype: torch.dtype, place: Place) -> Learner:
 
 
 def _build_deadline(
-    recipe: Recipe, start: Start, progress: Progress, pace: Pace, span: tuple[float, float]
+    recipe: Recipe,
+    start: Start,
+    progress: Progress,
+    settings: LoopSettings,
+    span: tuple[float, float],
 ) -> Deadline:
     """Build the deadline of a run. `span` has the highest and the lowest learning rate."""
     return Deadline(
         read_duration(recipe.time),
         progress,
         start.place,
-        steps_per_epoch=pace.steps_per_epoch,
+        steps_per_epoch=settings.steps_per_epoch,
         peak=span[0],
         floor=span[1],
         warmup_factor=recipe.warmup_factor,
@@ -211,22 +220,24 @@ def check_images(recipe: Recipe, loader: Batches, place: Place) -> None:
 
 
 def _restore_position(
-    task: Task, start: Start, learner: Learner, pace: Pace, dtype: torch.dtype
-) -> tuple[Progress, Pace]:
+    task: Task, start: Start, learner: Learner, settings: LoopSettings, dtype: torch.dtype
+) -> tuple[Progress, LoopSettings]:
     """Restore model, optimizer, average and scaler if the run continues.
 
     Returns:
-        The position and the pace. If a run is continued with another number of ranks, it keeps the
-        number of steps in its epochs.
+        The position and the settings of the loop. If a run is continued with another number of
+        ranks, it keeps the number of steps in its epochs.
     """
     recipe, run, place = task.recipe, start.run, start.place
     asked = recipe.images_per_batch(), recipe.accumulate
     source = task.loader.source
-    here = conditions(recipe, place, source, task.validation, dtype, pace.steps_per_epoch, asked)
+    here = current_conditions(
+        recipe, place, source, task.validation, dtype, settings.steps_per_epoch, asked
+    )
     progress = Progress()
     if start.way is Way.RESUME:
-        progress, pace, here = resume_run(
-            recipe, run, place, learner, task.description, pace, here, task.score
+        progress, settings, here = resume_run(
+            recipe, run, place, learner, task.description, settings, here, task.score
         )
         say(
             f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch "
@@ -235,9 +246,11 @@ def _restore_position(
     elif start.way.continues_mindcv:
         assert start.weights is not None
         inside = start.way is Way.CONTINUE_INSIDE
-        progress = continue_mindcv(recipe, run, start.weights, learner, pace, place, inside=inside)
+        progress = continue_mindcv(
+            recipe, run, start.weights, learner, settings, place, inside=inside
+        )
     progress.conditions = asdict(here)
-    return progress, pace
+    return progress, settings
 
 
 def build_scaler(start: float, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:

@@ -16,7 +16,7 @@ from convnextv2.training.state import Progress
 
 
 class Window:
-    """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
+    """Figures since the last log line: mean loss, images per second, share of time without data.
 
     A loss passes through three states. It is collected while the device still computes it. Once the
     host has read it, it waits to be shared with the other ranks. Once it is shared, it is counted.
@@ -31,7 +31,7 @@ class Window:
         self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
 
     def restart(self) -> None:
-        """Set all counts to zero. Evaluation and saving are not part of the pace of training."""
+        """Set all counts to zero. Evaluation and saving do not count as time of training."""
         self.started = time.perf_counter()
         self.waited_s, self.images = 0.0, 0
         self.loss_sum, self.loss_count = 0.0, 0
@@ -49,8 +49,8 @@ class Window:
         # Not every device has float64.
         self._collected.append(torch.stack([loss.float(), norm.float()]))
 
-    def read_losses(self) -> bool:
-        """Read the losses that were collected, and return whether all of them are finite."""
+    def losses_are_finite(self) -> bool:
+        """Fetch the collected losses, and return whether they and the norms are all finite."""
         if not self._collected:
             return True
         found = torch.stack(self._collected)
@@ -80,13 +80,13 @@ class Window:
         Raises:
             TrainingError: A loss or a gradient is not finite.
         """
-        is_finite = self.read_losses()
+        is_finite = self.losses_are_finite()
         bad, *shared = place.sum_numbers(not is_finite, *self.unshared())
         if bad:
             self.discard()
             raise TrainingError(
                 "a loss or gradient since the last log line is not finite: training stops. Lower "
-                "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+                "lr, lengthen the warm-up, or skip such steps: --resume --bad_steps skip."
             )
         self.add(*shared)
 
@@ -116,7 +116,7 @@ class Window:
         """Share of the time without data, from 0 to 1."""
         return self.waited_s / max(time.perf_counter() - self.started, 1e-9)
 
-    def figures(self) -> dict[str, float]:
+    def take_figures(self) -> dict[str, float]:
         """Return the figures of the window, and start a new window."""
         figures = {
             "loss": round(self.loss_sum / max(self.loss_count, 1), 6),

@@ -20,7 +20,7 @@ from convnextv2.console import answer
 from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.device import choose_device, choose_precision
+from convnextv2.device import autocast, choose_device, choose_precision
 from convnextv2.distributed import Place
 from convnextv2.ending import end_with_parent
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
@@ -201,7 +201,7 @@ def _step(
         model.compile(dynamic=False)
 
     def step() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             loss = loss_of()
         loss.backward()
         optimizer.step()

@@ -73,7 +73,7 @@ def compare(options: CompareOptions) -> Path:
     if kinds not in ({"classifier"}, {"fcmae"}):
         listed = ", ".join(f"{each.path} ({each.kind})" for each in candidates)
         raise CheckpointError(
-            f"{listed}: only classifiers of one class for each image, or only pre-training runs, "
+            f"{listed}: only single-label classifiers, or only pre-training runs, "
             "can be compared. Leave the others out."
         )
     with joined(given.device, "off") as (place, more):

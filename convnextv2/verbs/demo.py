@@ -21,6 +21,9 @@ from convnextv2.verbs.pretrain import pretrain
 from convnextv2.verbs.reconstruct import reconstruct
 from convnextv2.verbs.train import train
 
+_IMAGES = 4
+"""The number of images that are saved as files."""
+
 QUICK = {"epochs": 1, "num_samples": 640, "warmup_epochs": 0}
 
 
@@ -63,14 +66,14 @@ def _title(text: str) -> None:
     say(f"\n{text}")
 
 
-def _save_some_images(folder: Path, count: int = 4) -> list[Path]:
+def _save_some_images(folder: Path) -> list[Path]:
     """Save a few bundled validation images as PNG files, for the verbs that take image files."""
     folder.mkdir(parents=True, exist_ok=True)
     _, source = find_sources(read_recipe({}, config="demo")[0], labelled=True)
     assert source is not None and source.targets is not None
     paths = []
-    for i in range(count):
-        index = i * len(source) // count
+    for i in range(_IMAGES):
+        index = i * len(source) // _IMAGES
         name = source.class_names[source.targets[index]].replace("/", "-").replace(" ", "-").lower()
         paths.append(folder / f"{i}-{name}.png")
         picture: Image.Image = to_picture(source.pixels(index, 1))

@@ -164,8 +164,8 @@ def _records(out: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The pace of a run.
+class Throughput:
+    """How fast a run trains.
 
     Attributes:
         measured: The number of steps that were measured.
@@ -180,18 +180,18 @@ class Pace:
     seconds_per_step: float
 
 
-def pace(
+def measure_throughput(
     records: list[dict[str, Any]],
     *,
     batch_size: int,
     accumulate: int,
     batches_per_epoch: int,
     prefetched: int,
-) -> Pace:
-    """Compute the pace from the record of each step.
+) -> Throughput:
+    """Compute the throughput from the record of each step.
 
-    The pace is that of all images over the whole time, because steps come in bursts if the data are
-    the bottleneck. The first step does not count.
+    It is the number of all images over the whole time, because steps come in bursts if the data
+    are the bottleneck. The first step does not count.
 
     Args:
         records: The training records of the run, one for each step.
@@ -212,4 +212,4 @@ def pace(
         seconds += step_s
         waited += record["data_wait"] * step_s
     measured = len(records) - first
-    return Pace(measured, images / seconds, waited / seconds, seconds / measured)
+    return Throughput(measured, images / seconds, waited / seconds, seconds / measured)

@@ -25,7 +25,7 @@ from convnextv2.tasks.choice import find_training, outline
 from convnextv2.text import counted
 from convnextv2.training.batch_size import with_accumulate
 from convnextv2.training.cluster import Cluster, network_of, step_of, traffic_of
-from convnextv2.verbs.first_steps import FirstSteps, Pace, pace, run_first_steps
+from convnextv2.verbs.first_steps import FirstSteps, Throughput, measure_throughput, run_first_steps
 from convnextv2.verbs.options.learning import PlanOptions
 
 _ONE_DEVICE = Place(torch.device("cpu"))
@@ -51,11 +51,11 @@ class _Training:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.batches / self.recipe.accumulate)
 
-    def epochs(self, pace_of_one: Pace) -> int:
+    def epochs(self, throughput: Throughput) -> int:
         """Return the epochs of the recipe, or those that fit into its time."""
         if not self.recipe.time:
             return self.recipe.epochs
-        epoch_s = self.steps_per_epoch * pace_of_one.seconds_per_step
+        epoch_s = self.steps_per_epoch * throughput.seconds_per_step
         return max(1, round(read_duration(self.recipe.time) / epoch_s))
 
 
@@ -64,9 +64,9 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     """Run the first steps of a recipe, and predict what the whole run would cost.
 
     The steps run in a process of their own, in a temporary folder. The first step does not count,
-    because it may compile. The memory is that of the host. If the pace of one device is given,
-    nothing is run. With `ranks`, the time on a cluster is computed from the pace and the speed of
-    its links; see `training.cluster`.
+    because it may compile. The memory is that of the host. If the throughput of one device is
+    given, nothing is run. With `ranks`, the time on a cluster is computed from it and the speed of
+    the links; see `training.cluster`.
 
     Returns:
         Images per second, and the memory, time and disk space of the whole run.
@@ -76,12 +76,14 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     verb = options.verb or ("pretrain" if asks_pretraining else "train")
     if options.images_per_second is not None:
         training = _find(verb, _with_known_batch(asked))
-        figures = _whole_run(training, _known_pace(training.recipe, options.images_per_second))
+        figures = _whole_run(
+            training, _known_throughput(training.recipe, options.images_per_second)
+        )
     else:
         prefetched = PREFETCH * resolve_workers(asked.workers)[0]
         first, recipe = _measure(options, verb, asked, prefetched)
         training = _find(verb, recipe)
-        measured = pace(
+        measured = measure_throughput(
             first.records,
             batch_size=recipe.images_per_batch(),
             accumulate=recipe.accumulate,
@@ -93,8 +95,7 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     if options.ranks is not None:
         asked = asked.model_copy(update={"batch_size": training.recipe.batch_size})
         cluster = Cluster(options.ranks, options.link_gbit)
-        pace_of_one = figures["images_per_second"]
-        figures["cluster"] = _on_cluster(training, asked, cluster, pace_of_one)
+        figures["cluster"] = _on_cluster(training, asked, cluster, figures["images_per_second"])
     answer(figures)
     return figures
 
@@ -107,9 +108,9 @@ def _with_known_batch(recipe: Recipe) -> Recipe:
     return with_accumulate(recipe, recipe.images_per_batch(), 1)
 
 
-def _known_pace(recipe: Recipe, images_per_second: float) -> Pace:
+def _known_throughput(recipe: Recipe, images_per_second: float) -> Throughput:
     images = recipe.images_per_batch() * recipe.accumulate
-    return Pace(0, images_per_second, 0.0, images / images_per_second)
+    return Throughput(0, images_per_second, 0.0, images / images_per_second)
 
 
 def _find(verb: str, recipe: Recipe) -> _Training:
@@ -140,8 +141,10 @@ def _measure(
     return first, recipe.model_copy(update=known)
 
 
-def _report_measured(training: _Training, measured: Pace, first: FirstSteps) -> dict[str, Any]:
-    """Compute and print the pace, memory and disk space that follow from the first steps."""
+def _report_measured(
+    training: _Training, measured: Throughput, first: FirstSteps
+) -> dict[str, Any]:
+    """Compute and print the throughput, memory and disk space that follow from the first steps."""
     recipe = training.recipe
     kept = (
         recipe.keep_checkpoints
@@ -171,11 +174,11 @@ def _report_measured(training: _Training, measured: Pace, first: FirstSteps) -> 
     return {"data_wait": measured.data_wait, "memory_gib": memory_gib, "disk_gib": disk_gib}
 
 
-def _whole_run(training: _Training, pace_of_one: Pace) -> dict[str, Any]:
+def _whole_run(training: _Training, throughput: Throughput) -> dict[str, Any]:
     """Compute and print the time of the whole run on this device."""
-    recipe, epochs = training.recipe, training.epochs(pace_of_one)
+    recipe, epochs = training.recipe, training.epochs(throughput)
     steps = epochs * training.steps_per_epoch
-    hours = steps * pace_of_one.seconds_per_step / 3600
+    hours = steps * throughput.seconds_per_step / 3600
     print(
         f"The whole recipe: {'about ' if recipe.time else ''}{counted(epochs, 'epoch(s)')}, "
         f"{counted(steps, 'step(s)')}, {_duration(hours)} of training"
@@ -188,7 +191,7 @@ def _whole_run(training: _Training, pace_of_one: Pace) -> dict[str, Any]:
         )
     return {
         "verb": training.verb,
-        "images_per_second": pace_of_one.images_per_second,
+        "images_per_second": throughput.images_per_second,
         "epochs": epochs,
         "steps": steps,
         "hours": hours,
@@ -204,7 +207,7 @@ def _on_cluster(
         training: The training as it would run on one device.
         asked: The recipe as the user gave it, with batch_size as a number.
         cluster: The devices.
-        images_per_second: The pace of one device.
+        images_per_second: The throughput of one device.
 
     Returns:
         See `verbs.answers.runs.PlannedCluster`.

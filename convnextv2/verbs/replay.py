@@ -85,7 +85,7 @@ def replay(options: ReplayOptions) -> list[Replayed]:
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: The step that was kept cannot be read, or is of another network.
+        CheckpointError: The step that was kept cannot be read, or belongs to another network.
     """
     opened = open_run(Path(options.run))
     kept = _kept(opened, options.step)
@@ -222,7 +222,7 @@ class _Measured:
         model, device = self._model, self._place.device
         if isinstance(model, Detector):
             seed_from(generator)
-            return detection_loss(model, model, image, [target], device)
+            return detection_loss(model, model, image, [target])
         if isinstance(model, Segmentor):
             logits, auxiliary = model(image)
             weight = self._recipe.auxiliary_weight

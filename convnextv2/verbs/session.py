@@ -210,7 +210,7 @@ def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[st
     if fitted == recipe:
         return recipe, []
     return fitted, [
-        f"{place.world_size} rank{'s' * (place.world_size > 1)} in place of {then.ranks}: "
+        f"{counted(place.world_size, 'rank(s)')} in place of {then.ranks}: "
         f"batch_size {fitted.batch_size} and accumulate {fitted.accumulate} keep "
         f"{then.global_batch} images in a step."
     ]

@@ -139,7 +139,11 @@ def _open_init(recipe: Recipe) -> Weights:
 def _measure(
     opened: Weights | Artifact, recipe: Recipe, place: Place, options: ValidateOptions
 ) -> AnyMeasured:
-    """Evaluate a model. Figures of classifiers get intervals, and those of unknown images."""
+    """Evaluate a model.
+
+    A single-label classifier also gets 95 % intervals and, with `coverage`, the figures of its
+    "unknown" answer.
+    """
     measured = measure(opened, recipe, place, options.prior, options.tta)
     if not isinstance(measured, Measured):
         return measured
@@ -168,7 +172,7 @@ def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
     """Check a file of several right classes before anything is measured.
 
     Raises:
-        RecipeError: The model is not a classifier of one class.
+        RecipeError: The model is not a single-label classifier.
         DataError: The file cannot be read.
     """
     if not file:
@@ -176,7 +180,7 @@ def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
     card = opened.card if isinstance(opened, Artifact) else opened.description
     if card.kind != "classifier":
         raise RecipeError(
-            f"answers = {file}: works only for classifiers of one class. Leave answers out."
+            f"answers = {file}: works only for single-label classifiers. Leave answers out."
         )
     read_file_of_answers(Path(file))
 
@@ -240,8 +244,8 @@ def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
             "sizes out."
         )
     if opened.description.kind != "classifier":
-        raise RecipeError(f"{asked}: works only for classifiers of one class. Leave sizes out.")
-    stride = 8 * opened.description.arguments["stem_stride"]
+        raise RecipeError(f"{asked}: works only for single-label classifiers. Leave sizes out.")
+    stride = opened.description.total_stride
     if wrong := [size for size in sizes if not stride <= size <= LONGEST_SIDE_PX]:
         raise RecipeError(
             f"{asked}: expected numbers from {stride} to {LONGEST_SIDE_PX:,}, not {wrong[0]}."

@@ -84,6 +84,11 @@ class Description:
     balance: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def total_stride(self) -> int:
+        """Pixels per position of the encoder's last features: three stages halve the stem's."""
+        return 8 * int(self.arguments["stem_stride"])
+
+    @property
     def noun(self) -> str:
         """A noun for the network that messages use, such as "a segmentor"."""
         return _NOUNS.get(self.kind, f"a network of kind {self.kind}")

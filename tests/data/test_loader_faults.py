@@ -28,7 +28,7 @@ from convnextv2.data.loader import (
 )
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, StorageError
@@ -242,10 +242,10 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
     source = image_folder(folder)
     expected = list(training(source, 0).batches(0))
     said: list[str] = []
-    patience = Patience(30, say=said.append)
+    storage_wait = StorageWait(30, say=said.append)
     quarantine = Quarantine(tmp_path)
     loader = training(
-        source, workers, bad_images=bad_images, quarantine=quarantine, patience=patience
+        source, workers, bad_images=bad_images, quarantine=quarantine, storage_wait=storage_wait
     )
     found = []
     for batch in loader.batches(0):
@@ -255,7 +255,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
             threading.Timer(2, (tmp_path / "away").rename, [folder]).start()
     assert_same(found, expected)
     assert not loader.skipped and not (tmp_path / "quarantine.jsonl").exists()
-    assert patience.waits == 1 and 1.5 < patience.waited_s < 15
+    assert storage_wait.waits == 1 and 1.5 < storage_wait.waited_s < 15
     assert len(said) == 2
     assert said[0].endswith(
         "is out of reach (No such file or directory). Waiting for it, at most 30 s (data_wait_s)."
@@ -270,13 +270,13 @@ def test_a_folder_that_stays_away_ends_the_run_whatever_bad_images_says(
     source = image_folder(folder)
     folder.rename(tmp_path / "away")
     now = [0.0]
-    patience = Patience(
+    storage_wait = StorageWait(
         60, say=lambda line: None, clock=lambda: now[0],
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
     )  # fmt: skip
     loader = EvaluationLoader(
         source, EvalTransform(Preprocessing((16, 16))), batch_size=4, workers=workers,
-        bad_images="skip", patience=patience,
+        bad_images="skip", storage_wait=storage_wait,
     )  # fmt: skip
     with pytest.raises(StorageError, match=r"waited for 60 s.*--resume"):
         list(loader)
@@ -295,10 +295,10 @@ def _small_files() -> Iterator[None]:
 @pytest.mark.usefixtures("_small_files")
 def test_a_full_shared_memory_is_told_and_no_image_is_blamed(folder: Path) -> None:
     said: list[str] = []
-    patience = Patience(2, say=said.append)
+    storage_wait = StorageWait(2, say=said.append)
     loader = TrainingLoader(
         image_folder(folder), TrainTransform((128, 128)), EpochSampler(24, 3, seed=3), workers=1,
-        bad_images="skip", patience=patience,
+        bad_images="skip", storage_wait=storage_wait,
     )  # fmt: skip
     with pytest.raises(StorageError, match=r"/dev/shm has no room for a batch of 0\.1 MB"):
         list(loader.batches(0))

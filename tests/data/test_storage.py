@@ -8,7 +8,7 @@ import pytest
 
 from convnextv2.data.path_list import PathList
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience, read_file
+from convnextv2.data.storage import StorageWait, read_file
 from convnextv2.errors import DataError, StorageError
 
 
@@ -23,9 +23,9 @@ class Clock:
         self.pauses.append(seconds)
 
 
-def patience(clock: Clock, wait_s: float = 300, lines: list[str] | None = None) -> Patience:
+def storage_wait(clock: Clock, wait_s: float = 300, lines: list[str] | None = None) -> StorageWait:
     say = lines.append if lines is not None else lambda line: None
-    return Patience(wait_s, say=say, sleep=clock.sleep, clock=lambda: clock.now)
+    return StorageWait(wait_s, say=say, sleep=clock.sleep, clock=lambda: clock.now)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_tries_come_after_longer_and_longer_pauses() -> None:
         tried.append(clock.now - 1000)
         return len(tried) == 8
 
-    waiting = patience(clock, 300, lines)
+    waiting = storage_wait(clock, 300, lines)
     waiting.wait(StorageError("a.jpg: is out of reach (Stale file handle)."), is_back)
     assert tried == [1, 3, 7, 15, 31, 61, 91, 121]
     assert lines == [
@@ -111,7 +111,7 @@ def test_tries_come_after_longer_and_longer_pauses() -> None:
 
 def test_a_wait_ends_when_its_time_is_up_whatever_is_tried() -> None:
     clock = Clock()
-    waiting = patience(clock, 50)
+    waiting = storage_wait(clock, 50)
     with pytest.raises(StorageError, match=r"waited for 50 s \(data_wait_s\).*--resume"):
         waiting.wait(StorageError("a.jpg: is out of reach (x)."), lambda: False)
     assert clock.now == 1050
@@ -127,13 +127,13 @@ def test_a_wait_ends_when_its_time_is_up_whatever_is_tried() -> None:
 def test_zero_seconds_wait_for_nothing() -> None:
     clock = Clock()
     with pytest.raises(StorageError, match="data_wait_s = 0, so the run does not wait"):
-        patience(clock, 0).wait(StorageError("a.jpg: is out of reach (x)."), lambda: True)
+        storage_wait(clock, 0).wait(StorageError("a.jpg: is out of reach (x)."), lambda: True)
     assert not clock.pauses
 
 
 def test_a_stop_that_is_asked_for_ends_a_wait_within_a_second() -> None:
     clock = Clock()
-    waiting = patience(clock)
+    waiting = storage_wait(clock)
     waiting.stop_asked = lambda: clock.now >= 1020
     with pytest.raises(KeyboardInterrupt):
         waiting.wait(StorageError("a.jpg: is out of reach (x)."), lambda: False)

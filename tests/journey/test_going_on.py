@@ -175,7 +175,7 @@ def test_another_arithmetic_is_allowed_by_name_and_its_scaler_starts_anew(
 ) -> None:
     half = ["--resume", "--precision", "float16"]
     assert train(photos, begun, *half) == 2
-    assert "arithmetic: float32 before, float16 from here on" in capsys.readouterr().err
+    assert "precision: float32 before, float16 from here on" in capsys.readouterr().err
     assert train(photos, begun, *half, "--resume_allow", "precision") == 0
     assert "loss scale of float16 starts again" in capsys.readouterr().out
     assert all(tensor.isfinite().all() for tensor in weights(begun).values())

@@ -137,7 +137,9 @@ def test_mindcvs_resume_command_continues_the_folder_that_holds_the_checkpoint(
     assert "would delete the weights to start from" in capsys.readouterr().err
     assert main([*command, "--epoch_size", "3"]) == 2 and len(list(out.glob("*.ckpt"))) == 4
     assert main(command) == 0
-    assert ("is of this run, which goes on from" in capsys.readouterr().out) == (left_by == "us")
+    assert ("belongs to this run, which continues from" in capsys.readouterr().out) == (
+        left_by == "us"
+    )
     before, after = (
         (folder / "result.log").read_text().splitlines() for folder in (like_mindcv, out)
     )

@@ -21,6 +21,6 @@ def test_a_share_that_few_tiles_cannot_have_is_explained() -> None:
         "30 of 49 tiles of 32 px are masked in each image (61%)."
     )
     assert masking_line((2, 2), 32, 0.6) == (
-        "3 of 4 tiles of 32 px are masked in each image (75%), since so few tiles cannot be masked "
-        "to mask_ratio = 0.6. Use a larger image_size for more tiles."
+        "3 of 4 tiles of 32 px are masked in each image (75%): 4 tiles cannot meet mask_ratio "
+        "= 0.6 exactly. Use a larger image_size for more tiles."
     )

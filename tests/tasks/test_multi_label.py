@@ -25,7 +25,7 @@ from convnextv2.evaluation.multi_label import score_labels
 from convnextv2.inference.predictor import Predictor
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import open_run
-from convnextv2.tasks.multi_label.goal import AnyLabels, balanced_weights, several_labels
+from convnextv2.tasks.multi_label.goal import MultiLabel, balanced_weights, several_labels
 from convnextv2.tasks.supervised.task import Supervised
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
@@ -260,7 +260,7 @@ def test_a_new_head_starts_with_the_frequencies_of_the_labels(
     targets = np.array([[1, 0, -1], [0, 0, 1], [1, 0, 0], [1, 0, 0]], np.int8)
     source = Source([""] * 4, targets, ("hat", "coat", "sock"))
     recipe = Recipe(loss="bce", pos_weight=pos_weight)
-    start = AnyLabels().initial_bias(recipe, source)
+    start = MultiLabel().initial_bias(recipe, source)
     odds = {"none": [4 / 2, 1 / 5, 2 / 3], "balanced": [4 / 2 / 3, 1 / 5, 2 / 3 * 2]}[pos_weight]
     torch.testing.assert_close(start, torch.tensor(odds).log())
 

@@ -25,7 +25,7 @@ from convnextv2.weights.restore import load_model
 class MeanColour:
     """Predict the mean of each channel of an image."""
 
-    depths, usual_loss, score, validation = (), None, "likeness", None
+    depths, baseline_loss, score, validation = (), None, "likeness", None
 
     def __init__(self, start: Start) -> None:
         self.recipe, self.place = start.recipe, start.place

@@ -8,11 +8,11 @@ from torch import nn
 from convnextv2.distributed import Place
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Loop
-from convnextv2.training.pace import Pace
+from convnextv2.training.loop_settings import LoopSettings
 from convnextv2.training.state import Progress
 
 PLACE = Place(torch.device("cpu"))
-PACE = Pace(
+SETTINGS = LoopSettings(
     epochs=3,
     batches_per_epoch=5,
     batch_size=2,
@@ -22,7 +22,7 @@ PACE = Pace(
     val_every_epochs=1,
     save_every_epochs=1,
     seed=1,
-    autocast=torch.float32,
+    dtype=torch.float32,
 )
 
 
@@ -59,7 +59,7 @@ class Bench:
         )  # explicit and default generator
         return (model(batch / 10 + noise) - 1).square().mean()
 
-    def fit(self, pace: Pace = PACE, **changes) -> None:
+    def fit(self, settings: LoopSettings = SETTINGS, **changes) -> None:
         parts = {
             "batches": self.batches,
             "loss": self.loss,
@@ -76,7 +76,7 @@ class Bench:
         parts = SimpleNamespace(**(parts | own), score="top1")
         parts.loader = Loader(parts.batches)
         arguments = {
-            "pace": pace,
+            "settings": settings,
             "optimizer": self.optimizer,
             "lr_at": lambda step: 0.1,
             "average": self.average,
@@ -93,7 +93,7 @@ class Loader:
     source = ()
 
     def __init__(self, batches) -> None:
-        self.batches, self.patience = batches, SimpleNamespace(stop_asked=None)
+        self.batches, self.storage_wait = batches, SimpleNamespace(stop_asked=None)
 
     def __len__(self) -> int:
         return 0  # an epoch is never cut short

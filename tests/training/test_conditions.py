@@ -15,8 +15,8 @@ from convnextv2.training.conditions import (
     Fingerprint,
     check_changes,
     check_classes,
-    conditions,
     convert_position,
+    current_conditions,
     is_before,
     keep_global_batch,
     recipe_then,
@@ -48,7 +48,7 @@ def test_what_does_not_change_the_result_may_change() -> None:
         ({}, {"labels_sha256": "m"}, "images", "the labels of the 96 training images"),
         ({}, {"global_batch": 6, "ranks": 1}, "ranks", "images in a step: 12 before, 6"),
         ({"batch_size": 8}, {"global_batch": 16}, "batch_size", "images in a step: 12 before, 16"),
-        ({}, {"precision": "bfloat16"}, "precision", "arithmetic: float32 before, bfloat16"),
+        ({}, {"precision": "bfloat16"}, "precision", "precision: float32 before, bfloat16"),
         ({}, {"steps_per_epoch": 7}, "ranks", "steps in an epoch: 8 before, 7"),
     ],
 )
@@ -68,7 +68,7 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
     source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
 
     def found() -> str:
-        here = conditions(RECIPE, place, source, None, torch.float32, 1, (6, 1))
+        here = current_conditions(RECIPE, place, source, None, torch.float32, 1, (6, 1))
         return here.versions["kernels"]
 
     choice.choose("auto")
@@ -81,7 +81,7 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
 def test_a_checkpoint_knows_its_recipe_as_it_comes_back_from_json() -> None:
     source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
     recipe = RECIPE.model_copy(update={"betas": (0.8, 0.9), "image_size": (64, 32)})
-    here = conditions(recipe, place, source, None, torch.float32, 1, (6, 1))
+    here = current_conditions(recipe, place, source, None, torch.float32, 1, (6, 1))
     read = Conditions.read(json.loads(json.dumps(asdict(here))))
     assert recipe_then(recipe, read) == recipe == recipe_then(RECIPE, read)
     assert recipe_then(RECIPE, Conditions()) == RECIPE  # an older checkpoint says nothing
@@ -90,7 +90,7 @@ def test_a_checkpoint_knows_its_recipe_as_it_comes_back_from_json() -> None:
 def test_a_checkpoint_knows_its_validation_images() -> None:
     source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
     for validation, images in ((source, 1), (None, 0)):
-        here = conditions(RECIPE, place, source, validation, torch.float32, 1, (6, 1))
+        here = current_conditions(RECIPE, place, source, validation, torch.float32, 1, (6, 1))
         read = Conditions.read(json.loads(json.dumps(asdict(here))))
         assert read == here and read.validation is not None and read.validation.images == images
     assert Conditions.read({}).validation is None  # an older checkpoint says nothing

@@ -37,7 +37,7 @@ def train(deadline: Deadline, clock: Clock, epoch_s: float, eval_s: float = 0.0)
     progress = deadline._progress
     clock.now += epoch_s
     progress.step, progress.epoch = progress.step + STEPS, progress.epoch + 1
-    deadline.close_training(5000)
+    deadline.plan_remaining_epochs(5000)
     clock.now += eval_s
     deadline.close_epoch(eval_s)
 
@@ -88,7 +88,7 @@ def test_a_changed_pace_bends_the_cosine_but_never_breaks_it() -> None:
         clock.now += epoch_s
         progress.step, progress.epoch = progress.step + STEPS, progress.epoch + 1
         before = deadline.lr_at(progress.step)
-        deadline.close_training(5000)
+        deadline.plan_remaining_epochs(5000)
         after = deadline.lr_at(progress.step)
         assert after == pytest.approx(before)  # the rate at this very step does not jump
         deadline.close_epoch(0.0)
@@ -113,14 +113,14 @@ def test_a_run_that_is_stopped_in_an_epoch_loses_neither_time_nor_pace() -> None
     for _ in range(5):
         train(deadline, clock, 10)
     clock.now, progress.step = clock.now + 4, progress.step + 4
-    deadline.note()
+    deadline.record_elapsed()
     planned = deadline.epochs
     clock.now += 5000  # the process was away
     again = deadline_of(300, clock, Progress(**vars(progress)))
     assert again.left() == pytest.approx(300 - 54)
     clock.now, again._progress.step = clock.now + 6, again._progress.step + 6
     again._progress.epoch += 1
-    again.close_training(5000)
+    again.plan_remaining_epochs(5000)
     assert again.epochs == planned
 
 
@@ -128,12 +128,12 @@ def test_a_run_that_is_stopped_in_its_first_epoch_goes_on_measuring_it() -> None
     clock, progress = Clock(), Progress()
     deadline = deadline_of(100, clock, progress)
     clock.now, progress.step = clock.now + 6, 6
-    deadline.note()
+    deadline.record_elapsed()
     clock.now += 5000
     again = deadline_of(100, clock, Progress(**vars(progress)))
     clock.now += 4
     again._progress.step, again._progress.epoch = STEPS, 1
-    again.close_training(5000)
+    again.plan_remaining_epochs(5000)
     assert again.epochs == 1 + round((100 - 10 - 3) / 10)
 
 
@@ -142,7 +142,7 @@ def test_a_first_epoch_after_which_no_second_one_fits_is_refused() -> None:
     deadline = deadline_of(12, clock, progress)
     clock.now, progress.step, progress.epoch = clock.now + 10, STEPS, 1
     with pytest.raises(TrainingError, match="takes about 10s here, and a run has at least 2"):
-        deadline.close_training(5000)
+        deadline.plan_remaining_epochs(5000)
 
 
 def test_a_time_in_which_two_epochs_do_not_fit_is_refused_early() -> None:

@@ -155,8 +155,8 @@ def test_a_logger_that_fails_is_off_and_the_run_goes_on(
     every = ("--epochs", "1", "--log_every_steps", "1")
     assert train(photos, run, *every, "--loggers", "wandb,trackio,mlflow") == 0
     told = capsys.readouterr().out
-    assert "Logger wandb is off: no server. The run goes on.\n" in told
-    assert "Logger trackio is off: the disk is full. The run goes on.\n" in told
+    assert "Logger wandb is off: no server. The run continues.\n" in told
+    assert "Logger trackio is off: the disk is full. The run continues.\n" in told
     assert "Logger mlflow is off: mlflow is not installed. Install it with: pip install" in told
     found = [call["step"] for call in calls(fakes, "trackio") if call["call"] == "log"]
     assert max(found) == 2

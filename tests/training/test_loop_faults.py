@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from torch import nn
-from training.bench import PACE, Bench
+from training.bench import SETTINGS, Bench
 
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.training.bad_step import BadStep
@@ -87,13 +87,16 @@ def test_a_step_that_is_not_finite_is_kept_and_not_taken(only_gradient: bool) ->
 
 def test_a_step_that_is_not_finite_can_be_left_out() -> None:
     bench = Bench()
-    bench.fit(replace(PACE, skip_bad=True), loss=Poisoned(bench, range(6, 8), only_gradient=False))
+    bench.fit(
+        replace(SETTINGS, skip_bad=True), loss=Poisoned(bench, range(6, 8), only_gradient=False)
+    )
     assert bench.progress.step == 15 and torch.isfinite(bench.model.weight).all()
     assert [record["step"] for record in bench.records if record["kind"] == "bad step"] == [7, 8]
     with pytest.raises(TrainingError):  # this many in a row are not an accident
         bench = Bench()
         bench.fit(
-            replace(PACE, skip_bad=True), loss=Poisoned(bench, range(2, 99), only_gradient=False)
+            replace(SETTINGS, skip_bad=True),
+            loss=Poisoned(bench, range(2, 99), only_gradient=False),
         )
     assert bench.progress.step == 2 + MAX_SKIPPED
 
@@ -105,4 +108,4 @@ def test_an_epoch_without_an_image_ends_the_run() -> None:
     assert bench.saves == []  # it is done again where they are back
     some = Bench()
     some.fit(size=lambda batch: int(batch[0, 0]) % 10 == 4)  # one batch of each epoch
-    assert some.progress.epoch == PACE.epochs
+    assert some.progress.epoch == SETTINGS.epochs

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from training.bench import PACE, Bench
+from training.bench import SETTINGS, Bench
 
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
@@ -51,12 +51,12 @@ def test_ranks_with_accelerators_do_not_talk_at_every_step(
     monkeypatch.setattr(Talker, "talks", 0)
     on_cpu, straight = Bench(), Bench()
     straight.fit()
-    pace = replace(PACE, log_every_steps=1000)
-    on_cpu.fit(pace, place=Talker(torch.device("cpu"), 0, 2))
+    settings = replace(SETTINGS, log_every_steps=1000)
+    on_cpu.fit(settings, place=Talker(torch.device("cpu"), 0, 2))
     assert Talker.talks >= 15 + 3  # each step, and at the end of an epoch
     Talker.talks = 0
     on_device = Bench()
-    on_device.fit(pace, place=Talker(torch.device("cuda", 0), 0, 2))
+    on_device.fit(settings, place=Talker(torch.device("cuda", 0), 0, 2))
     # After the first and the last step, and twice at the end of each of three epochs.
     assert Talker.talks <= 2 + 2 * 3
     assert torch.equal(on_device.model.weight, straight.model.weight)
@@ -78,7 +78,7 @@ def test_ranks_with_accelerators_stop_within_about_a_second() -> None:
 
     with pytest.raises(Stopped):
         bench.fit(
-            replace(PACE, log_every_steps=1000, epochs=90),
+            replace(SETTINGS, log_every_steps=1000, epochs=90),
             loss=slow,
             place=Talker(torch.device("cuda", 0), 0, 2),
         )

@@ -114,7 +114,7 @@ def test_mindcvs_optimizer_state_continues_exactly_where_ours_was() -> None:
 
 
 def test_state_of_another_step_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is of step 3, the weights are of step 4"):
+    with pytest.raises(CheckpointError, match="was saved at step 3, the weights at step 4"):
         optimizer_state(open_weights(FIXTURES / "micro_train.ckpt"), "convnextv2_micro", steps=4)
     with pytest.raises(CheckpointError, match="optim_convnextv2_micro.ckpt holds"):
         optimizer_state(open_weights(FIXTURES / "micro_crc.ckpt"), "convnextv2_micro", steps=4)

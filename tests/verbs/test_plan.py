@@ -15,7 +15,7 @@ import convnextv2
 from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.verbs import first_steps, plan
-from convnextv2.verbs.first_steps import pace
+from convnextv2.verbs.first_steps import measure_throughput
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_cluster_is_planned_from_a_known_pace_and_a_link(
+def test_a_cluster_is_planned_from_a_known_throughput_and_a_link(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["plan", "train", *SMALL, "--data_dir", str(photos), "--epochs", "100", "--json"]
@@ -74,7 +74,7 @@ def test_every_parameter_that_is_trained_is_exchanged(
         assert planned == stem + sum(blocks) + sum(downs) + decoder
 
 
-def test_a_pace_without_a_batch_size_is_refused(
+def test_a_throughput_without_a_batch_size_is_refused(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["plan", "train", *SMALL, "--data_dir", str(photos), "--batch_size", "auto"]
@@ -114,7 +114,7 @@ def test_a_duration_is_said_in_its_own_size(hours: float, said: str) -> None:
     assert plan._duration(hours) == said
 
 
-def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:
+def test_the_throughput_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:
     """Batches of 8 come four at a time: three steps of 0.1 s after one that waits for 3.7 s."""
     burst = [{"images_per_second": 8 / 3.7, "data_wait": 0.99}] + [
         {"images_per_second": 80.0, "data_wait": 0.0}
@@ -124,17 +124,19 @@ def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> 
     ] * 8
     records = [record | {"step": step} for step, record in enumerate(ready + burst * 5, 1)]
     sizes = {"batch_size": 8, "accumulate": 1, "batches_per_epoch": 10**6, "prefetched": 8}
-    found = pace(records, **sizes)
+    found = measure_throughput(records, **sizes)
     assert found.measured == 20
     assert found.images_per_second == pytest.approx(8.0)
     assert found.seconds_per_step == pytest.approx(1.0)
     assert found.data_wait == pytest.approx(0.99 * 3.7 / 4)
-    assert pace(records[:2], **sizes).measured == 1
+    assert measure_throughput(records[:2], **sizes).measured == 1
 
 
-def test_the_pace_knows_the_short_step_at_an_epochs_end() -> None:
+def test_the_throughput_knows_the_short_step_at_an_epochs_end() -> None:
     records = [{"step": step, "images_per_second": 10.0, "data_wait": 0.0} for step in range(1, 6)]
-    found = pace(records, batch_size=10, accumulate=2, batches_per_epoch=3, prefetched=0)
+    found = measure_throughput(
+        records, batch_size=10, accumulate=2, batches_per_epoch=3, prefetched=0
+    )
     # Steps 2 and 4 are of one batch.
     assert found.images_per_second == pytest.approx(10.0)
     assert found.seconds_per_step == pytest.approx(1.5)

@@ -100,7 +100,7 @@ def test_a_file_of_answers_is_looked_at_before_anything_is_measured(
     with pytest.raises(DataError, match="right classes of images .No such file or directory"):
         validate(weights, data_dir=tmp_path / "nothing", answers=tmp_path / "lost.json", **HOW)
     several = save(network(), tmp_path / "labels", kind="multi_label", thresholds=[0.5] * 4)
-    with pytest.raises(RecipeError, match="works only for classifiers of one class"):
+    with pytest.raises(RecipeError, match="works only for single-label classifiers"):
         validate(several, data_dir=tmp_path / "nothing", answers=tmp_path / "lost.json", **HOW)
 
 

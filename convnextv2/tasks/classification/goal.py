@@ -27,7 +27,7 @@ from convnextv2.tasks.supervised.goal import Criterion
 _FIGURES = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
 
 
-class OneClass:
+class SingleLabel:
     """Each image has one class. See `tasks.supervised.goal.Goal`."""
 
     kind = "classifier"

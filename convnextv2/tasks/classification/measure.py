@@ -72,7 +72,7 @@ def evaluate_weights(
     ready = set_up(opened, recipe, place, prior)
     logits = ready.logits
     if views != "none":
-        logits = averaged(logits, SCALES[views], 8 * ready.description.arguments["stem_stride"])
+        logits = averaged(logits, SCALES[views], ready.description.total_stride)
     evaluation, predictions = evaluate(
         logits,
         ready.loader,

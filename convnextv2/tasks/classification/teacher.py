@@ -8,7 +8,7 @@ from convnextv2.console import say
 from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.device import choose_precision
@@ -76,7 +76,7 @@ def evaluate_teacher(teacher: Teacher, recipe: Recipe, place: Place) -> Evaluati
         channels=own.channels,
         workers=resolve_workers(recipe.workers)[0],
         bad_images="fail" if recipe.bad_images == "fail" else "skip",
-        patience=Patience(recipe.data_wait_s),
+        storage_wait=StorageWait(recipe.data_wait_s),
     )
 
     def logits(images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from convnextv2.weights.description import Description
 class Dense:
     """Learn from annotated images. See `training.task.Task`."""
 
-    usual_loss = None  # not known: it depends on the annotations
+    baseline_loss = None  # not known: it depends on the annotations
 
     def __init__(self, start: Start, goal: Goal) -> None:
         """Find the images, scan their annotations, and build the network.
@@ -126,7 +126,7 @@ class Dense:
             self.validation,
             place,
             self._quarantine,
-            self.loader.patience,
+            self.loader.storage_wait,
             transform=self._goal.eval_transform(how),
             collate=self._goal.collate,
             batch_size=1,

@@ -28,7 +28,7 @@ from convnextv2.tasks.detection.measure import box_iou
 LARGEST_SHIFT_PX = 0.1
 """The largest shift of a side of a box, in pixels of the image."""
 
-MAX_LOSS = 0.001
+MAX_AP_DIFFERENCE = 0.001
 """The largest difference between the average precision of the artifact and of the model."""
 
 MIN_FOUND = 0.99
@@ -193,7 +193,7 @@ def _check(certificate: dict[str, Any]) -> None:
     ap = certificate.get("ap", {})
     if ap.get("pytorch_ap") is not None:
         difference = abs(ap["pytorch_ap"] - ap["artifact_ap"])
-        if difference > MAX_LOSS:
+        if difference > MAX_AP_DIFFERENCE:
             raise ArtifactError(
                 f"the artifact's AP is {ap['artifact_ap']:.4f}, the model's "
                 f"{ap['pytorch_ap']:.4f}. Use another format."

@@ -102,7 +102,7 @@ class BoxesAndMasks:
     ) -> Tensor:
         """Compute the sum of the losses of proposals, classes, boxes and masks."""
         assert isinstance(network, Detector)
-        return detection_loss(model, network, images, targets, images.device)
+        return detection_loss(model, network, images, targets)
 
     def shown(self, batch: Batch, class_names: Sequence[str]) -> list[Shown]:
         """Return the images of a batch with their boxes, and with masks where they are learned."""
@@ -140,7 +140,6 @@ def detection_loss(
     detector: Detector,
     images: Tensor,
     targets: Sequence[dict[str, Tensor]],
-    device: torch.device,
 ) -> Tensor:
     """Compute the sum of all losses of a detector.
 
@@ -149,9 +148,8 @@ def detection_loss(
         detector: The detector itself.
         images: (N, C, H, W), normalised, on the device.
         targets: What `ObjectTrainTransform` made of the objects of each image.
-        device: The device.
     """
-    sizes, objects = on_device(targets, device)
+    sizes, objects = on_device(targets, images.device)
     losses: dict[str, Tensor] = model(padded(images, detector.encoder.total_stride), sizes, objects)
     return torch.stack(list(losses.values())).sum()
 

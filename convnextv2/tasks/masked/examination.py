@@ -30,7 +30,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.masked.task import MaskedPretraining
 from convnextv2.training.health import feature_warnings
-from convnextv2.training.pace import is_due
+from convnextv2.training.loop_settings import is_due
 from convnextv2.training.start import Start
 from convnextv2.training.task import Examine, Examined
 

@@ -11,7 +11,7 @@ from convnextv2.data.notices import say_left_out
 from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError
@@ -51,7 +51,7 @@ def run_gallery(
             device=recipe.device,
             bad_images=recipe.bad_images,
             quarantine=quarantine,
-            patience=Patience(recipe.data_wait_s),
+            storage_wait=StorageWait(recipe.data_wait_s),
         )
     except DataError as error:
         say(f"No reconstructions in the report: {error}")
@@ -70,7 +70,7 @@ def reconstruct_source(
     device: str = "auto",
     bad_images: BadImages = "fail",
     quarantine: Quarantine | None = None,
-    patience: Patience | None = None,
+    storage_wait: StorageWait | None = None,
 ) -> tuple[Image.Image, list[str]]:
     """Make the gallery of at most `count` images of a source, spread evenly.
 
@@ -83,7 +83,7 @@ def reconstruct_source(
         device: The device, as the knob names it.
         bad_images: What to do with an image that cannot be read.
         quarantine: The run's list of bad images; None without one.
-        patience: How long to wait for images that are unavailable; None for the default.
+        storage_wait: How long to wait for images that are unavailable; None for the default.
 
     Returns:
         The picture, and the names of images that could not be read.
@@ -109,7 +109,7 @@ def reconstruct_source(
         channels=transform.preprocessing.channels,
         bad_images=bad_images,
         quarantine=quarantine,
-        patience=patience,
+        storage_wait=storage_wait,
     )
     batch = next(iter(loader), None)
     if batch is None:

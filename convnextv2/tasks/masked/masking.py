@@ -1,7 +1,7 @@
 """Describes how many tiles of an image are masked.
 
-Few tiles cannot be masked to any ratio: with `mask_ratio` 0.6, an image of 2 x 2 tiles has three
-masked ones, which is 75 % of it.
+With few tiles, not every ratio is possible. With `mask_ratio` 0.6, an image of 2 x 2 tiles has
+three masked ones, which is 75 % of it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ def masking_line(grid: tuple[int, int], tile: int, mask_ratio: float) -> str:
     if abs(share - mask_ratio) < _FAR_OFF:
         return f"{line}."
     return (
-        f"{line}, since so few tiles cannot be masked to mask_ratio = {mask_ratio:g}. Use a larger "
+        f"{line}: {tiles} tiles cannot meet mask_ratio = {mask_ratio:g} exactly. Use a larger "
         "image_size for more tiles."
     )

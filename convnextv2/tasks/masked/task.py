@@ -67,9 +67,9 @@ class MaskedPretraining:
             recipe, self.model, self._trial, place, images=len(source)
         )
         # A constant predicts a target of mean 0 and variance 1 with a loss of 1.
-        self.usual_loss = 1.0 if recipe.norm_target else None
-        if self._lessons is not None and self.usual_loss:
-            self.usual_loss = self._lessons.task_weight + self._lessons.weight
+        self.baseline_loss = 1.0 if recipe.norm_target else None
+        if self._lessons is not None and self.baseline_loss:
+            self.baseline_loss = self._lessons.task_weight + self._lessons.weight
         self._normalise = build_batch_transform(recipe, num_classes=0).normalise
         self.description = Description(
             kind="fcmae",

@@ -24,7 +24,7 @@ LARGEST_WEIGHT = 10.0
 """The largest weight of a positive label with pos_weight = balanced."""
 
 
-class AnyLabels:
+class MultiLabel:
     """Each image has any number of labels. See `tasks.supervised.goal.Goal`."""
 
     kind = "multi_label"

@@ -13,7 +13,7 @@ from torch import Tensor
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.deploy.certificate import agreement, compare_speeds
+from convnextv2.deploy.certificate import TITLES, agreement, compare_speeds
 from convnextv2.deploy.unusual_images import stress_images
 from convnextv2.errors import ArtifactError, DataError
 from convnextv2.evaluation.segmentation import count_pixels, summarise
@@ -28,12 +28,12 @@ from convnextv2.preprocessing import Preprocessing
 from convnextv2.tasks.dense.evidence import Evidence
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of a logit, as a share of the largest logit if that is above 1."""
+"""The largest difference of a logit, in units of `agreement`'s scale if that is above 1."""
 
 MIN_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
 """The share of the pixels of real images that must get the same class."""
 
-MAX_LOSS = 0.01
+MAX_MIOU_DIFFERENCE = 0.01
 """The largest difference between the mIoU of the artifact and that of the model."""
 
 
@@ -88,7 +88,7 @@ def certify_segmentor(
 def _crops(evidence: Evidence, pixel_classifier: PixelClassifier, artifact: Artifact) -> Tensor:
     """Return the middle of a few images, uint8 (N, C, H, W), in the size of the artifact."""
     how = pixel_classifier.preprocessing
-    stride = artifact.card.arguments["stem_stride"] * 8
+    stride = artifact.description.total_stride
     height, width = fixed_size(artifact) or tuple(
         max(1, side // stride) * stride for side in how.image_size
     )
@@ -129,8 +129,8 @@ def _compare_logits(
     expected, found = (torch.cat(each).flatten(1) for each in zip(*parts, strict=True))
     if not found.isfinite().all():
         raise ArtifactError(
-            f"precision = {artifact.card.precision}: on {group} inputs the artifact's logits hold "
-            "NaN or infinity. Use float32."
+            f"precision = {artifact.card.precision}: on {TITLES[group]} inputs the artifact's "
+            "logits hold NaN or infinity. Use float32."
         )
     return agreement(expected, found)
 
@@ -169,9 +169,9 @@ def _check(certificate: dict[str, Any], precision: str) -> None:
         bound = LARGEST_DIFFERENCE[precision] * max(1.0, found["scale"])
         if not found["max_difference"] <= bound:
             raise ArtifactError(
-                f"precision = {precision}: on {group} inputs the artifact's logits differ from the "
-                f"model's by {found['max_difference']:.2g}, more than {bound:.2g}. Use a finer "
-                "precision."
+                f"precision = {precision}: on {TITLES[group]} inputs the artifact's logits differ "
+                f"from the model's by {found['max_difference']:.2g}, more than {bound:.2g}. Use a "
+                "finer precision."
             )
     equal = certificate["pixels"]["equal"]
     if equal < MIN_EQUAL[precision]:
@@ -181,7 +181,7 @@ def _check(certificate: dict[str, Any], precision: str) -> None:
             "finer precision."
         )
     miou = certificate.get("miou")
-    if miou and abs(miou["pytorch_miou"] - miou["artifact_miou"]) > MAX_LOSS:
+    if miou and abs(miou["pytorch_miou"] - miou["artifact_miou"]) > MAX_MIOU_DIFFERENCE:
         raise ArtifactError(
             f"precision = {precision}: the artifact's mIoU is {miou['artifact_miou']:.2%}, the "
             f"model's {miou['pytorch_miou']:.2%}. Use a finer precision."

@@ -17,10 +17,22 @@ def has_own_data(weights: Path, recipe: Recipe) -> bool:
     return owner is not None and same_data(owner.recipe, recipe)
 
 
+def was_trained_on(weights: Path, recipe: Recipe) -> bool:
+    """Return whether the run that weights belong to was trained on the data of a recipe.
+
+    The recipe may name another split of them.
+    """
+    owner = run_of(weights)
+    if owner is None:
+        return False
+    of_run = with_inferred(owner.recipe, {"val_split": recipe.val_split})
+    return same_data(of_run, recipe)
+
+
 def check_held_out(
     source: Source, find: Callable[[Recipe], Source | None], recipe: Recipe, weights: Path
 ) -> None:
-    """Check that no images are held out which the run of the weights was trained on.
+    """Check that the run of the weights was not trained on any of the validation images.
 
     Data without a split for validation are divided by `seed` and `val_fraction`. Other values than
     those of the run hold out other images, and the run has learned some of them.
@@ -32,7 +44,7 @@ def check_held_out(
         weights: The path of the weights.
 
     Raises:
-        DataError: Images that are held out were trained on.
+        DataError: The run was trained on some of them.
     """
     owner = run_of(weights)
     if owner is None or not same_data(owner.recipe, recipe):

@@ -13,9 +13,8 @@ from convnextv2.data.source import Source, Targets
 from convnextv2.data.sources import validation_source
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
-from convnextv2.find import run_of
 from convnextv2.recipe.knobs import Recipe, with_inferred
-from convnextv2.tasks.supervised.own_data import check_held_out
+from convnextv2.tasks.supervised.own_data import check_held_out, was_trained_on
 from convnextv2.text import brief
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import OURS
@@ -39,12 +38,9 @@ def labelled_images(
         CheckpointError: The classifier has fewer classes than the data, or it is unknown which row
             stands for which class.
     """
-    owner, rows = run_of(weights), description.arguments["num_classes"]
+    rows = description.arguments["num_classes"]
     recipe = _labels_of(weights, description, recipe)
-    trained_on = (
-        owner is not None
-        and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
-    )
+    trained_on = was_trained_on(weights, recipe)
     # Foreign weights may not name their classes, or may not name them as the folders are named.
     # A run of ours names them: its `class_order` was about the weights that it started from.
     foreign = order_of(description) != OURS

@@ -16,7 +16,7 @@ from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.data.transforms import EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
@@ -177,7 +177,7 @@ def build_own_loader(
         world_size=place.world_size,
         bad_images=recipe.bad_images,
         quarantine=own_quarantine(weights, recipe),
-        patience=Patience(recipe.data_wait_s),
+        storage_wait=StorageWait(recipe.data_wait_s),
     )
 
 

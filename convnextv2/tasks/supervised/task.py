@@ -40,7 +40,7 @@ from convnextv2.weights.description import Description
 class Supervised:
     """Learn from labelled images. See `training.task.Task`."""
 
-    usual_loss = None  # not known: it depends on the loss and on the number of classes
+    baseline_loss = None  # not known: it depends on the loss and on the number of classes
 
     def __init__(self, start: Start, sources: tuple[Source, Source | None], goal: Goal) -> None:
         """Build the network. The knob `init` starts it from another classifier or an FCMAE run.
@@ -186,7 +186,7 @@ class Supervised:
         assert self.validation is not None
         recipe, place = self.recipe, self._place
         loader = build_evaluation_loader(
-            recipe, self.validation, place, self._quarantine, self.loader.patience
+            recipe, self.validation, place, self._quarantine, self.loader.storage_wait
         )
         dtype = choose_precision(recipe.precision, place.device)
         figures, thresholds = self._goal.evaluate(

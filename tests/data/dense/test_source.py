@@ -14,7 +14,7 @@ from convnextv2.data.dense.map_transforms import (
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, TrainingLoader
 from convnextv2.data.sampler import EpochSampler
-from convnextv2.data.storage import Patience
+from convnextv2.data.storage import StorageWait
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Preprocessing
@@ -141,10 +141,11 @@ def test_a_map_that_is_out_of_reach_is_waited_for(source, tmp_path) -> None:
 
     away = replace(source, annotations=Away(source.annotations, 2))
     said: list[str] = []
-    patience = Patience(
+    storage_wait = StorageWait(
         60, say=said.append, sleep=lambda seconds: None, clock=iter(range(1000)).__next__
     )
     assert_same(
-        list(training(away, patience=patience).batches(0)), list(training(source).batches(0))
+        list(training(away, storage_wait=storage_wait).batches(0)),
+        list(training(source).batches(0)),
     )
     assert len(said) == 2 and "out of reach" in said[0]

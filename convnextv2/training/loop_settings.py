@@ -1,4 +1,4 @@
-"""The length of a run, and the intervals at which it logs, evaluates and saves."""
+"""What the training loop takes from the recipe: length, batch, clipping, precision, intervals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from convnextv2.recipe.knobs import Recipe
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The length of a run, and the intervals at which the loop logs, evaluates and saves.
+class LoopSettings:
+    """What the training loop takes from the recipe.
 
     Attributes:
         epochs: The epoch after which the loop ends.
@@ -24,7 +24,7 @@ class Pace:
         val_every_epochs: Epochs between evaluations.
         save_every_epochs: Epochs between checkpoints.
         seed: The seed of the run.
-        autocast: The precision of the forward pass.
+        dtype: The precision of the forward pass.
         save_every_steps: Steps between further checkpoints; None for no such checkpoints.
         save_every_s: Seconds between further checkpoints; None for no such checkpoints.
         skip_bad: Whether a step that is not finite is left out instead of ending the run.
@@ -40,14 +40,18 @@ class Pace:
     val_every_epochs: int
     save_every_epochs: int
     seed: int
-    autocast: torch.dtype
+    dtype: torch.dtype
     save_every_steps: int | None = None
     save_every_s: float | None = None
     skip_bad: bool = False
     patience: int | None = None
 
     def saves_after(self, epoch: int) -> bool:
-        """Return whether a checkpoint is due after an epoch, unless it turns out to be the last."""
+        """Return whether a checkpoint is due after an epoch.
+
+        It is due at each multiple of `save_every_epochs` and at the last planned epoch. If patience
+        ends a run early, the loop saves that epoch by itself.
+        """
         return is_due(epoch, every=self.save_every_epochs, last=self.epochs)
 
     @property
@@ -72,10 +76,10 @@ def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
     return (every is not None and count % every == 0) or count == last
 
 
-def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
+def build_loop_settings(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> LoopSettings:
     """Collect the values of a recipe that the loop needs."""
     minutes = recipe.save_every_minutes
-    return Pace(
+    return LoopSettings(
         epochs=recipe.epochs,
         batches_per_epoch=batches_per_epoch,
         batch_size=recipe.images_per_batch(),
@@ -89,5 +93,5 @@ def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pa
         patience=recipe.patience,
         skip_bad=recipe.bad_steps == "skip",
         seed=recipe.seed,
-        autocast=dtype,
+        dtype=dtype,
     )
