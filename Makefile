@@ -1,5 +1,5 @@
-# One command for each check. `make demo` and `make test` need nothing but Python 3.11 or newer: the
-# environment is made on first use.
+# One command for each check. `make demo` and `make test` need Python 3.11 to 3.13, and make their
+# environment on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -9,7 +9,11 @@
     result.log  *.ckpt MindCV's files, if the recipe asks for them
     best/  last/       model.safetensors and model.json: the weights to use (the average, if there
                        is one)
-    report.html        the page for people
+    report.html        the report; report-DATA.html if other images were measured
+    artifacts/         what export writes by default
+    bad_steps/         the batches of steps that were not finite, for replay
+    quarantine.jsonl   the images that cannot be read
+    NAME.damaged       a checkpoint that was set aside
 
 Files appear in one atomic step, so a run that is killed at any moment can be resumed.
 """
@@ -83,7 +87,7 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """The path of the report, a page for people."""
+        """The path of the report."""
         return self.path / "report.html"
 
     def is_reported(self) -> bool:

@@ -113,7 +113,7 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
     first in a split for validation or testing, so that figures are still measured on the same
     images, or else the first. A copy is left out only if an image that it resembles stays, so that
     a chain of similar images does not vanish as a whole. Pairs that are only possibly the same
-    picture stay, for people to decide.
+    picture stay, for the user to decide.
 
     Args:
         images: The images.

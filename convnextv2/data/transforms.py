@@ -282,3 +282,8 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
         if strengths[i]:
             pixels = changes[i](pixels, amount if changes[i] is F.adjust_hue else max(0.0, amount))
     return pixels if is_colour(channels) else pixels.squeeze(1)
+
+
+def normaliser(how: Preprocessing) -> Callable[[Tensor], Tensor]:
+    """Make the function that turns uint8 pixels (N, C, H, W) into float32 images of that shape."""
+    return BatchTransform(how.mean, how.std).normalise

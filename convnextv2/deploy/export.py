@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnextv2.data.transforms import BatchTransform
+from convnextv2.data.transforms import normaliser
 from convnextv2.deploy.artifact import Artifact, save_card
 from convnextv2.deploy.card import Card
 from convnextv2.deploy.certificate import certify, check_int8, input_of
@@ -174,7 +174,7 @@ def export_artifact(
     artifact_format = check_format(form.format, form.precision, to_write=True)
     _check_form(form, model)
     how = Preprocessing.read(facts.preprocessing)
-    normalise = BatchTransform(how.mean, how.std).normalise
+    normalise = normaliser(how)
     graph = partial(
         Graph,
         outputs=form.outputs,

@@ -22,15 +22,18 @@ GAP_PX = 28
 """Space between neighbouring groups of three."""
 
 
+def as_rgb(pixels: Tensor) -> Tensor:
+    """Return pixels (C, H, W) with three channels: the first three, or the first as grey."""
+    return pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1).contiguous()
+
+
 def to_picture(pixels: Tensor) -> Image.Image:
     """Make an RGB picture of one image, and enlarge it if it is small.
 
     Args:
-        pixels: uint8 (C, H, W). Three channels are shown as RGB. If there are more, the first three
-            are shown; if there are fewer, the first one is shown as grey.
+        pixels: uint8 (C, H, W). See `as_rgb` for what is shown of them.
     """
-    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().cpu().numpy())
+    picture = Image.fromarray(as_rgb(pixels).permute(1, 2, 0).contiguous().cpu().numpy())
     factor = math.ceil(MIN_SIDE_PX / max(picture.size))
     return picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from convnextv2.evaluation.gallery import as_rgb
+
 FOR, AGAINST = (240, 110, 0), (20, 90, 230)
 _SHARE = 0.8
 """The share of the colour at the strongest point of the map."""
@@ -21,8 +23,7 @@ def heat_picture(pixels: Tensor, values: Tensor) -> Image.Image:
         pixels: uint8 (C, H, W).
         values: The map, (H, W). Values that are not finite are shown as 0.
     """
-    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    grey = shown.float().mean(0).cpu().numpy()[..., None].repeat(3, 2)
+    grey = as_rgb(pixels).float().mean(0).cpu().numpy()[..., None].repeat(3, 2)
     heat = np.nan_to_num(values.double().cpu().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
     strongest = np.abs(heat).max(initial=0.0) or 1.0
     share = (_SHARE * np.abs(heat) / strongest)[..., None]

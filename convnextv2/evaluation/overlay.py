@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from convnextv2.evaluation.gallery import as_rgb
+
 _TURN = 0.618033988749895  # of a circle: the golden ratio keeps neighbours apart
 _LEVELS = ((0.85, 0.95), (0.55, 0.8), (0.95, 0.65))  # saturation and value
 _SHARE = 0.55
@@ -40,12 +42,11 @@ def overlay(pixels: Tensor, classes: Tensor, count: int) -> Image.Image:
 
     Args:
         pixels: uint8 (C, H, W). Three channels are shown as RGB; for other numbers, see
-            `gallery.to_picture`.
+            `gallery.as_rgb`.
         classes: Integers (H, W). Pixels with a negative value are only darkened.
         count: Number of classes.
     """
-    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    photo = shown.permute(1, 2, 0).float()
+    photo = as_rgb(pixels).permute(1, 2, 0).float()
     colours = torch.from_numpy(class_colours(count)).float()
     known = (classes >= 0)[..., None]
     painted = colours[classes.clamp(min=0).long()]

@@ -13,7 +13,7 @@ from torch import Tensor
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform
 from convnextv2.data.dense.rle import Rle
-from convnextv2.data.transforms import BatchTransform
+from convnextv2.data.transforms import normaliser
 from convnextv2.device import autocast
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.model.detector import Detector
@@ -44,7 +44,7 @@ class ObjectFinder:
         self.model, self.transform, self.class_names = model.to(device), transform, class_names
         self._device, self._dtype = device, dtype
         how = transform.preprocessing
-        self._normalise = BatchTransform(how.mean, how.std).normalise
+        self._normalise = normaliser(how)
 
     @property
     def has_masks(self) -> bool:

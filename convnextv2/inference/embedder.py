@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph
 from convnextv2.device import autocast, choose_device, choose_precision
@@ -42,7 +42,7 @@ class Embedder:
         about: Where the weights come from, for the metadata: path, sha256, model, features,
             engine, preprocessing, licence and provenance; and the kind of weights that are not an
             artifact.
-        notes: Lines for people about the model, above all its licence.
+        notes: Messages about the model, above all its licence.
     """
 
     run: Callable[[Tensor], Array]
@@ -79,7 +79,7 @@ def _from_weights(opened: Weights, device_name: str | torch.device, precision: s
     dtype = choose_precision(precision, device)
     encoder = encoder.to(device).eval()
     graph = None if encoder.norm is None else Graph(encoder, "features")
-    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
+    normalise = normaliser(transform.preprocessing)
 
     def run(pixels: Tensor) -> Array:
         with torch.inference_mode(), autocast(device, dtype):

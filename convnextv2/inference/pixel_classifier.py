@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.data.dense.map_transforms import whole_image
-from convnextv2.data.transforms import BatchTransform
+from convnextv2.data.transforms import normaliser
 from convnextv2.device import autocast
 from convnextv2.errors import DataError
 from convnextv2.find import run_of
@@ -94,7 +94,7 @@ class PixelClassifier:
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.device, self.windows = device, windows or Windows()
         self._logits, self._stride = logits, stride
-        self._normalise = BatchTransform(preprocessing.mean, preprocessing.std).normalise
+        self._normalise = normaliser(preprocessing)
         self._lock = threading.Lock()
 
     def prepare(self, pixels: Tensor, factor: float = 1.0) -> Tensor:

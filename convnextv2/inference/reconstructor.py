@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.randomness import generator_for
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.evaluation.gallery import grey_out, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -25,7 +26,7 @@ class Reconstructor:
     Attributes:
         transform: How its images are prepared.
         sha256: The SHA-256 of its weights.
-        notes: Lines for people about the model, above all its licence.
+        notes: Messages about the model, above all its licence.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -47,14 +48,36 @@ class Reconstructor:
             Two PNGs in base64: what the encoder sees, and the reconstruction with the visible tiles
             put back.
         """
-        mean, std = self.transform.preprocessing.mean, self.transform.preprocessing.std
-        batch = pixels[None]
-        images = BatchTransform(mean, std).normalise(batch)
-        grid = self.model.grid(*self.transform.preprocessing.image_size)
-        visible, masked = draw_masks(1, grid, mask_ratio, generator_for(seed, "reconstruct"))
-        with torch.inference_mode():
-            made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
-        return _png(grey_out(batch, visible, grid, self.model.tile)[0]), _png(made[0])
+        how = self.transform.preprocessing
+        seen, made = reconstruct_pixels(
+            self.model, pixels[None], how, mask_ratio=mask_ratio, seed=seed
+        )
+        return _png(seen[0]), _png(made[0])
+
+
+@torch.inference_mode()
+def reconstruct_pixels(
+    model: FCMAE, pixels: Tensor, how: Preprocessing, *, mask_ratio: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Hide tiles of images, and let a model fill them in.
+
+    Args:
+        model: The pre-trained model, on its device.
+        pixels: uint8 (N, C, H, W), on the CPU.
+        how: How the images were prepared.
+        mask_ratio: The share of the tiles that is hidden.
+        seed: Decides which tiles are hidden.
+
+    Returns:
+        What the encoder sees, and the reconstruction with the visible tiles put back. Both are
+        uint8 (N, C, H, W), on the CPU.
+    """
+    device = model.mask_token.device
+    grid = model.grid(*how.image_size)
+    visible, masked = draw_masks(len(pixels), grid, mask_ratio, generator_for(seed, "reconstruct"))
+    images = normaliser(how)(pixels.to(device))
+    made = model.reconstruct(images, visible.to(device), masked.to(device))
+    return grey_out(pixels, visible, grid, model.tile), to_pixels(made, how.mean, how.std).cpu()
 
 
 def _png(pixels: Tensor) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.data.named_sets import default_class_names
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.graph import Graph, Outputs, has_classes
 from convnextv2.device import autocast, choose_device, choose_precision
@@ -84,7 +84,7 @@ class Scorer:
         class_names: A distinct name for each column of the probabilities.
         engine: The engine that computes, such as "PyTorch on cpu, float32".
         sha256: The SHA-256 of the weights or the artifact.
-        notes: Lines for people about the model, above all its licence.
+        notes: Messages about the model, above all its licence.
         logits_temperature: The number by which logits are divided before softmax or sigmoid; None
             if `run` returns probabilities.
         certificate: The certificate of an artifact; empty for other sources.
@@ -232,7 +232,7 @@ def _from_weights(
     unknown, lines = _unknown_of(opened, model, prior)
     outputs: Outputs = "classifier" if thresholds is None else "multi_label"
     graph = Graph(model.to(device).eval(), outputs, thresholds=thresholds or ()).to(device)
-    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
+    normalise = normaliser(transform.preprocessing)
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
         with torch.inference_mode(), autocast(device, dtype):
@@ -266,7 +266,7 @@ def _unknown_of(
     """Read the fit that `validate --coverage` has written beside weights.
 
     Returns:
-        The fit, or None; and a line for people if it belongs to other weights or to another prior.
+        The fit, or None; and a message if it belongs to other weights or to another prior.
     """
     path = path_beside(opened.path)
     if not path.is_file():
@@ -323,7 +323,7 @@ def run_artifact(
     card = artifact.card
     check_runs_here(artifact, device, precision)
     runner, how = artifact.open(torch.get_num_threads()), artifact.transform.preprocessing
-    normalise = BatchTransform(how.mean, how.std).normalise
+    normalise = normaliser(how)
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
         if card.input == "pixels":

@@ -13,7 +13,7 @@ from convnextv2.files import UniqueNames, reason_of, replacing
 
 
 class SegmentationFiles:
-    """Writes two pictures for each image: an overlay for people, and class indices for programs.
+    """Writes two pictures for each image: a coloured overlay, and class indices for programs.
 
     Args:
         folder: The folder. `overlay/` and `index/` are made in it.

@@ -31,7 +31,7 @@ class Refusal(Exception):
     Args:
         status: The HTTP status.
         code: The reason, for programs. It stays the same between versions.
-        message: The reason, for people.
+        message: The reason, in words.
         retry_after_s: The seconds after which a retry may help; None if it cannot.
         more_headers: Further headers of this response.
     """

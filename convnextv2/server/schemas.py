@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr
 
 
 class ErrorDetail(BaseModel):
-    """An error. `code` is for programs and does not change, `message` is for people."""
+    """An error. Programs rely on `code`, which does not change; `message` says it in words."""
 
     code: str
     message: str

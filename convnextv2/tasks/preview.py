@@ -130,11 +130,6 @@ def beside(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([first, gap, second], 2)
 
 
-def coloured(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels (C, H, W) with three channels: the first three, or the first as grey."""
-    return pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1).contiguous()
-
-
 def from_picture(picture: Image.Image) -> Tensor:
     """Return the pixels of a picture, uint8 (3, H, W)."""
     from torchvision.transforms.v2.functional import pil_to_tensor

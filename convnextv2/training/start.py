@@ -9,7 +9,8 @@ A run starts in one of five ways. The first that applies is taken:
    continues exactly from that one.
 3. Continue: take the weights, the average and the position of a MindSpore checkpoint from elsewhere
    (`init` with `resume_init` or `resume_opt`).
-4. From weights: take the encoder, and the fitting rows of the head, from any weights (`init`).
+4. From weights: take the encoder and whatever else fits from any weights (`init`; see
+   `training.init` and `training.dense_init`).
 5. From scratch: use random weights.
 
 Only this module chooses the way.

@@ -74,24 +74,20 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         run.save_recipe(recipe)
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
         run.sweep()
-    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=settings.steps_per_epoch)
-    deadline = (
-        _build_deadline(recipe, start, progress, settings, (lr, min_lr)) if recipe.time else None
-    )
-    if deadline is not None:
+    steps_per_epoch = settings.steps_per_epoch
+    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=steps_per_epoch)
+    deadline = None
+    if recipe.time:
+        deadline = _build_deadline(recipe, start, progress, steps_per_epoch, (lr, min_lr))
         lr_at = deadline.lr_at
-    if recipe.compile:
-        model.compile(dynamic=False)
-    if recipe.elastic:
-        broadcast_weights(model)
     losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]
-    total_steps = settings.epochs * settings.steps_per_epoch
+    total_steps = settings.total_steps
     keeper = Keeper(
         task, run, place, learner, progress, lambda: [lr_at(step) for step in range(total_steps)]
     )
     with _end_of_run(task, keeper, settings, place):
         loop = Loop(
-            model if recipe.elastic or is_sharded(model) else _data_parallel(model, place),
+            _over_ranks(recipe, model, place),
             task,
             keeper,
             settings=settings,
@@ -158,7 +154,7 @@ def _build_deadline(
     recipe: Recipe,
     start: Start,
     progress: Progress,
-    settings: LoopSettings,
+    steps_per_epoch: int,
     span: tuple[float, float],
 ) -> Deadline:
     """Build the deadline of a run. `span` has the highest and the lowest learning rate."""
@@ -166,7 +162,7 @@ def _build_deadline(
         read_duration(recipe.time),
         progress,
         start.place,
-        steps_per_epoch=settings.steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         peak=span[0],
         floor=span[1],
         warmup_factor=recipe.warmup_factor,
@@ -264,9 +260,17 @@ def build_scaler(start: float, dtype: torch.dtype, device: torch.device) -> torc
     return torch.amp.GradScaler(device.type, init_scale=start, enabled=dtype == torch.float16)
 
 
-def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
-    """Return the model, wrapped by DistributedDataParallel if there are several ranks."""
-    if place.world_size == 1:
+def _over_ranks(recipe: Recipe, model: nn.Module, place: Place) -> nn.Module:
+    """Prepare the model for its steps: compiled if asked, and exchanging gradients with the ranks.
+
+    Returns:
+        The model, wrapped by DistributedDataParallel unless gradients are exchanged otherwise.
+    """
+    if recipe.compile:
+        model.compile(dynamic=False)
+    if recipe.elastic:
+        broadcast_weights(model)
+    if recipe.elastic or is_sharded(model) or place.world_size == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, **data_parallel_options(model, place.device))
 

@@ -185,7 +185,7 @@ def _letter(index: int) -> str:
 
 
 def _lines(models: Sequence[Compared]) -> list[str]:
-    """Write the comparison as lines for people."""
+    """Write the comparison as lines of text."""
     lines = []
     for model in models:
         line = f"{model.letter}  {model.name}"

@@ -19,7 +19,7 @@ from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.embedding_map import draw_map, principal_components
 from convnextv2.evaluation.explanation_page import (
@@ -296,7 +296,7 @@ def _mistakes(
     network = restore(opened)
     assert isinstance(network, ConvNeXtV2)
     how, names = model.transform.preprocessing, model.names
-    normalise = BatchTransform(how.mean, how.std).normalise
+    normalise = normaliser(how)
     shown: list[Mistake] = []
     answers: list[dict[str, Any]] = []
     for row in confident_mistakes(seen.probs, targets)[: options.mistakes].tolist():

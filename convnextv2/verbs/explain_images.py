@@ -15,7 +15,7 @@ from convnextv2.data.folders import files
 from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.notices import none_readable
 from convnextv2.data.output_path import check_outside_data
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.evaluation.explanation_page import ExplainedImage, image_section
@@ -78,7 +78,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     how = opened.preprocessing
     device = choose_device(given.device)
     transform = EvalTransform(how)
-    normalise = BatchTransform(how.mean, how.std).normalise
+    normalise = normaliser(how)
     set_up = _set_up(opened, options, given.images_per_batch(32), min(how.image_size), device)
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:

@@ -12,7 +12,7 @@ from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate_text import classifier_summary
@@ -165,7 +165,7 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
 def _normalisation(description: Description) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the function that turns pixels into the images of the network."""
     how = Preprocessing.read(description.preprocessing)
-    return BatchTransform(how.mean, how.std).normalise
+    return normaliser(how)
 
 
 def _fit_temperature(model: ConvNeXtV2, evidence: Evidence, description: Description) -> float:

@@ -26,7 +26,7 @@ class Format:
     """The names of one format, where {i} is the stage, {j} the block, {even} 2i and {odd} 2i + 1.
 
     Attributes:
-        title: The name of the format for people.
+        title: The name of the format in messages.
         stem_conv: The convolution of the stem.
         stem_norm: The norm of the stem.
         down_norm: The norm before a downsampling convolution.

@@ -6,7 +6,8 @@ import torch.distributed as dist
 from torch import nn
 
 from convnextv2.distributed import Place
-from convnextv2.training.train import _data_parallel, build_scaler, data_parallel_options
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.training.train import _over_ranks, build_scaler, data_parallel_options
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,7 @@ def one_rank() -> Iterator[None]:
 @pytest.mark.usefixtures("one_rank")
 def test_gradients_are_exchanged_without_a_copy() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    wrapped = _data_parallel(model, Place(CPU, 0, 2))
+    wrapped = _over_ranks(Recipe(), model, Place(CPU, 0, 2))
     assert isinstance(wrapped, nn.parallel.DistributedDataParallel)
     wrapped(torch.randn(5, 3)).square().sum().backward()
     # All gradients lie in one bucket.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.deploy.hub.browser import FILES, Agreement, write_browser_files
 from convnextv2.deploy.hub.card import CardFacts, write_card
 from convnextv2.files import write_text
@@ -83,7 +83,7 @@ def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
     how = transform.preprocessing
     bundled = find_sources(read_recipe({"dataset": "bundled"})[0], labelled=False)[0]
     pixels = [transform(bundled.pixels(i, how.channels)) for i in range(_COMPARED)]
-    normalise = BatchTransform(how.mean, how.std).normalise
+    normalise = normaliser(how)
     return model.float().eval(), normalise(torch.stack(pixels)).contiguous()
 
 

@@ -9,7 +9,7 @@ from convnextv2.data.build_transforms import build_preprocessing
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import StorageWait
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform, normaliser
 from convnextv2.data.workers import resolve_workers
 from convnextv2.device import choose_precision
 from convnextv2.distillation.lessons import teacher_rows
@@ -67,7 +67,7 @@ def evaluate_teacher(teacher: Teacher, recipe: Recipe, place: Place) -> Evaluati
     if rows is None or validation is None:
         return None
     own = teacher.preprocessing
-    normalise = BatchTransform(own.mean, own.std).normalise
+    normalise = normaliser(own)
     dtype = choose_precision(recipe.precision, place.device)
     loader = EvaluationLoader(
         validation,

@@ -94,7 +94,7 @@ class Goal(Protocol):
         """
 
     def shown(self, batch: Batch, class_names: Sequence[str]) -> list[Shown]:
-        """Return the images of a batch with their annotations, for people."""
+        """Return the images of a batch with their annotations drawn over them."""
 
     def evaluate(
         self,

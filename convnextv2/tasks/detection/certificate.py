@@ -14,7 +14,7 @@ from torch import Tensor
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.transforms import BatchTransform
+from convnextv2.data.transforms import normaliser
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate import compare_speeds
 from convnextv2.errors import ArtifactError, DataError
@@ -165,7 +165,7 @@ def _speeds(
     how = reference.transform.preprocessing
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     images = padded(
-        BatchTransform(how.mean, how.std).normalise(pixels[None]),
+        normaliser(how)(pixels[None]),
         reference.model.encoder.total_stride,
     )
 

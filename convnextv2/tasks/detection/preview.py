@@ -11,7 +11,7 @@ from torch import Tensor
 from convnextv2.data.dense.objects_geometry import ObjectTarget
 from convnextv2.data.dense.rle import Rle, encode_within
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
-from convnextv2.tasks.preview import coloured
+from convnextv2.evaluation.gallery import as_rgb
 
 
 def draw_target(pixels: Tensor, target: ObjectTarget, class_names: Sequence[str]) -> Image.Image:
@@ -28,7 +28,7 @@ def draw_target(pixels: Tensor, target: ObjectTarget, class_names: Sequence[str]
         mask = _mask(target, k, (height, width)) if "mask_places" in target else None
         box = target["boxes"][k].double().numpy()
         objects.append(DrawnObject(box, class_names[label], colour_of(label), mask))
-    picture = Image.fromarray(coloured(pixels).permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(as_rgb(pixels).permute(1, 2, 0).contiguous().numpy())
     return draw_objects(picture, objects)
 
 

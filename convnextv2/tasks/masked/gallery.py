@@ -8,15 +8,15 @@ from convnextv2.console import say
 from convnextv2.data.left_out import BadImages, Quarantine
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import say_left_out
-from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import StorageWait
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import EvalTransform
 from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError
-from convnextv2.evaluation.gallery import grey_out, reconstruction_gallery, to_pixels
-from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.evaluation.gallery import reconstruction_gallery
+from convnextv2.inference.reconstructor import reconstruct_pixels
+from convnextv2.model.fcmae import FCMAE
 from convnextv2.run import Run
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -98,8 +98,7 @@ def reconstruct_source(
             f"{weights.path}: is {weights.description.noun}, which cannot reconstruct. Give a run "
             "of: convnextv2 pretrain."
         )
-    chosen_device = choose_device(device)
-    model.to(chosen_device)
+    model.to(choose_device(device))
     transform = EvalTransform(weights.preprocessing)
     source = source.spread(count)
     loader = EvaluationLoader(
@@ -114,13 +113,8 @@ def reconstruct_source(
     batch = next(iter(loader), None)
     if batch is None:
         raise DataError(f"none of {len(source)} images can be read, such as {min(loader.skipped)}.")
-    normalisation = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std)
-    images = normalisation.normalise(batch.pixels.to(chosen_device))
-    grid = model.grid(*transform.preprocessing.image_size)
-    masks = draw_masks(len(images), grid, mask_ratio, generator_for(seed, "reconstruct"))
-    visible, masked = (indices.to(chosen_device) for indices in masks)
-    made = model.reconstruct(images, visible, masked)
-    reconstructed = to_pixels(made, transform.preprocessing.mean, transform.preprocessing.std).cpu()
-    seen = grey_out(batch.pixels, visible.cpu(), grid, model.tile)
-    gallery = reconstruction_gallery(batch.pixels, seen, reconstructed)
+    seen, made = reconstruct_pixels(
+        model, batch.pixels, transform.preprocessing, mask_ratio=mask_ratio, seed=seed
+    )
+    gallery = reconstruction_gallery(batch.pixels, seen, made)
     return gallery, sorted(loader.skipped)

@@ -15,12 +15,12 @@ from convnextv2.device import to_device
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
-from convnextv2.evaluation.gallery import grey_out
+from convnextv2.evaluation.gallery import as_rgb, grey_out
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.masked.masking import masked_tiles, masking_line
-from convnextv2.tasks.preview import Shown, beside, coloured
+from convnextv2.tasks.preview import Shown, beside
 from convnextv2.text import counted
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch_size import settle_batch
@@ -94,7 +94,7 @@ class MaskedPretraining:
         hidden = grey_out(batch.pixels, masks[0], self._grid, self.model.tile)
         title = f"{masked_tiles(self._grid, self.recipe.mask_ratio)} masked"
         return [
-            Shown(beside(coloured(each), coloured(left)), title)
+            Shown(beside(as_rgb(each), as_rgb(left)), title)
             for each, left in zip(batch.pixels, hidden, strict=True)
         ]
 

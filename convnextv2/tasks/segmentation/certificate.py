@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.transforms import BatchTransform
+from convnextv2.data.transforms import normaliser
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate import TITLES, agreement, compare_speeds
 from convnextv2.deploy.unusual_images import stress_images
@@ -110,7 +110,7 @@ def _crops(evidence: Evidence, pixel_classifier: PixelClassifier, artifact: Arti
 
 def _logits(model: Segmentor, how: Preprocessing, pixels: Tensor) -> Tensor:
     with torch.inference_mode():
-        found = model(BatchTransform(how.mean, how.std).normalise(pixels))
+        found = model(normaliser(how)(pixels))
     assert isinstance(found, Tensor)
     return found
 
@@ -123,7 +123,7 @@ def _compare_logits(
     run = artifact.open(torch.get_num_threads())
     parts = []
     for one in pixels.split(1):
-        images = BatchTransform(how.mean, how.std).normalise(one).contiguous()
+        images = normaliser(how)(one).contiguous()
         [output] = run(images.numpy())
         parts.append((_logits(model, how, one), torch.from_numpy(np.asarray(output))))
     expected, found = (torch.cat(each).flatten(1) for each in zip(*parts, strict=True))

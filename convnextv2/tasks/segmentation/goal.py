@@ -21,13 +21,14 @@ from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
+from convnextv2.evaluation.gallery import as_rgb
 from convnextv2.evaluation.overlay import overlay
 from convnextv2.inference.pixel_classifier import Windows, pixel_classifier_of
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.preview import Shown, beside, coloured, from_picture
+from convnextv2.tasks.preview import Shown, beside, from_picture
 from convnextv2.tasks.segmentation.measure import measure_maps
 from convnextv2.training.build import build_network
 from convnextv2.training.shard import skeleton
@@ -95,7 +96,7 @@ class PixelClasses:
             counts = classes[classes >= 0].long().bincount(minlength=len(class_names))
             most = [k for k in counts.argsort(descending=True)[:3].tolist() if counts[k]]
             title = ", ".join(class_names[k] for k in most) or "ignored"
-            found.append(Shown(beside(coloured(pixels), painted), title))
+            found.append(Shown(beside(as_rgb(pixels), painted), title))
         return found
 
     def evaluate(

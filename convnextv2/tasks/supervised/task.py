@@ -22,10 +22,10 @@ from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import autocast_logits
-from convnextv2.evaluation.gallery import to_pixels
+from convnextv2.evaluation.gallery import as_rgb, to_pixels
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.preview import Shown, coloured, describe_targets
+from convnextv2.tasks.preview import Shown, describe_targets
 from convnextv2.tasks.supervised.goal import Goal
 from convnextv2.training.announce import learned_line, say_notes, scratch_line
 from convnextv2.training.batch_size import settle_batch
@@ -171,7 +171,7 @@ class Supervised:
         )
         # Versions of one image have one label; images without labels come last.
         titles += ["no label"] * (len(pixels) // self._versions - len(titles))
-        return [Shown(coloured(each), titles[i % len(titles)]) for i, each in enumerate(pixels)]
+        return [Shown(as_rgb(each), titles[i % len(titles)]) for i, each in enumerate(pixels)]
 
     def size(self, batch: Batch) -> int:
         """Count the images in a batch."""

@@ -20,4 +20,4 @@ HowPrepared = Annotated[
 ]
 Provenance = Annotated[dict[str, Any], means("The origin of the weights.")]
 ClassNames = Annotated[list[str], means("The classes in the order of their numbers.")]
-Lines = Annotated[list[str], means("Messages for people.")]
+Lines = Annotated[list[str], means("Messages in words.")]

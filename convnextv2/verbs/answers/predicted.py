@@ -63,7 +63,7 @@ class PredictedMap(TypedDict):
     height: Annotated[int, means("The height of the image, in pixels.")]
     width: Annotated[int, means("The width of the image, in pixels.")]
     classes: Annotated[list[Share], means("The classes that occur, the largest share first.")]
-    overlay: NotRequired[Annotated[str, means("The picture for people, with `--out`.")]]
+    overlay: NotRequired[Annotated[str, means("The path of a coloured overlay, with `--out`.")]]
     index: NotRequired[Annotated[str, means("The picture of class indices, with `--out`.")]]
 
 

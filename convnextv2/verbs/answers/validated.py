@@ -13,7 +13,7 @@ class _Evaluation(TypedDict):
     """The keys with which the figures of all kinds of models begin."""
 
     weights: Annotated[str, means("The path of the weights or the artifact.")]
-    report: Annotated[str, means("The path of the page for people.")]
+    report: Annotated[str, means("The path of the report.")]
     class_names: ClassNames
     skipped: Annotated[list[str], means("The images that could not be read.")]
     images: Annotated[int, means("The number of images.")]
