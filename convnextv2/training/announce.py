@@ -28,6 +28,23 @@ _MAX_COMPARED = 1_000_000
 """Names of training and validation images are compared up to this number of training images."""
 
 
+def announce_images(
+    start: Start, training: Source, validation: Source | None, summary: str
+) -> None:
+    """Print the notes about the images, a summary, and a warning if validation images were learned.
+
+    Args:
+        start: The start of the run.
+        training: The training images.
+        validation: The validation images; None if there are none.
+        summary: A line with the numbers of images.
+    """
+    say_notes(training, validation)
+    if line := learned_line(start, training, validation):
+        say(line)
+    say(summary)
+
+
 def say_notes(training: Source, validation: Source | None = None) -> None:
     """Print the notes about the images, and warn of images in both training and validation."""
     for source in (training, validation):

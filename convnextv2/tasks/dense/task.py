@@ -15,7 +15,7 @@ from convnextv2.device import to_device
 from convnextv2.errors import RecipeError
 from convnextv2.tasks.dense.goal import Goal
 from convnextv2.tasks.preview import Shown
-from convnextv2.training.announce import learned_line, say_notes, scratch_line
+from convnextv2.training.announce import announce_images, scratch_line
 from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.optim import freeze
 from convnextv2.training.start import Start
@@ -42,10 +42,8 @@ class Dense:
         """
         recipe, self._place, self._goal = start.recipe, start.place, goal
         source, self.validation = goal.find(recipe, self._place)
-        say_notes(source, self.validation)
-        if line := learned_line(start, source, self.validation):
-            say(line)
-        say(goal.summary(source, self.validation))
+        summary = goal.summary(source, self.validation)
+        announce_images(start, source, self.validation, summary)
         is_watched = self.validation is not None and recipe.val_while_train
         if self.validation is not None and is_watched:
             goal.check_validation(self.validation)

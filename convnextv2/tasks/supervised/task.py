@@ -27,7 +27,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, describe_targets
 from convnextv2.tasks.supervised.goal import Goal
-from convnextv2.training.announce import learned_line, say_notes, scratch_line
+from convnextv2.training.announce import announce_images, scratch_line
 from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.image_size import settle_image_size
@@ -56,10 +56,7 @@ class Supervised:
         recipe, self._place = start.recipe, start.place
         self._goal, (source, self.validation) = goal, sources
         goal.check(recipe, source, self.validation)
-        say_notes(source, self.validation)
-        if line := learned_line(start, source, self.validation):
-            say(line)
-        say(summary(source, self.validation))
+        announce_images(start, source, self.validation, summary(source, self.validation))
         if line := scratch_line(start.way, len(source)):
             say(line)
         classes = source.class_names
