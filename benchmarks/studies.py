@@ -15,7 +15,7 @@ import torch
 
 from convnextv2.distributed import Place
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.tasks.classification.measure import evaluate_classifier
 from convnextv2.weights.opened import open_weights
 
 SEEDS = (0, 1, 2)
@@ -138,7 +138,7 @@ def right_images(folder: Path, data: Path | None = None, split: str | None = Non
     if split is not None:
         recipe = recipe.model_copy(update={"val_split": split})
     weights = open_weights(folder / "last" / "model.safetensors")
-    found = evaluate_weights(weights, recipe, Place(torch.device("cpu"))).predictions
+    found = evaluate_classifier(weights, recipe, Place(torch.device("cpu"))).predictions
     order = np.argsort(found.indices)
     return np.asarray(found.classes[:, 0] == found.targets)[order]
 

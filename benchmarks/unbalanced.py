@@ -18,7 +18,7 @@ from studies import SEEDS, argument_parser, link_image, mean_and_range, plain, r
 
 from convnextv2.distributed import Place
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.tasks.classification.measure import evaluate_classifier
 from convnextv2.weights.opened import open_weights
 
 RATIO = 50
@@ -52,7 +52,7 @@ def figures_of(folder: Path, prior: str = "trained") -> dict[str, float]:
     """Measure the weights after the last epoch."""
     weights = open_weights(folder / "last" / "model.safetensors")
     place = Place(torch.device("cpu"))
-    evaluation = evaluate_weights(weights, Run(folder).recipe, place, prior).evaluation
+    evaluation = evaluate_classifier(weights, Run(folder).recipe, place, prior).evaluation
     return {name: float(getattr(evaluation, name)) for name in FIGURES}
 
 

@@ -27,7 +27,7 @@ from studies import argument_parser, link_image, run
 from convnextv2 import Predictor, export, validate
 from convnextv2.deploy.artifact import open_artifact
 from convnextv2.evaluation.conformal import least_probability
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.unknown import features_of
 from convnextv2.inference.scorer import open_scorer
 
@@ -130,7 +130,7 @@ def measure(out: Path, name: str) -> dict[str, object]:
             workers=0, out=artifact,
         )  # fmt: skip
     tested = validate(artifact, data_dir=out / name, val_split="test", coverage=COVERAGE, workers=0)
-    assert isinstance(tested, Evaluation) and tested.unknown is not None
+    assert isinstance(tested, ClassifierEvaluation) and tested.unknown is not None
     predictor = Predictor(artifact)
     own = far(predictor, out / name / "test")
     foreign = {other: far(predictor, out / other / "test") for other in EPOCHS if other != name}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.deploy.certificate import input_of
-from convnextv2.deploy.export import Evidence, Form
+from convnextv2.deploy.export import Form, PixelEvidence
 from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.quantise import calibration_images
 from convnextv2.errors import DataError
@@ -26,7 +26,7 @@ from convnextv2.evaluation.unknown import (
 def build_coverage_fit(
     coverage: float,
     form: Form,
-    evidence: Evidence,
+    evidence: PixelEvidence,
     temperature: float,
     normalise: Callable[[Tensor], Tensor],
 ) -> Callable[[Runner], Unknown]:

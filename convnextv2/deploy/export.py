@@ -55,7 +55,7 @@ class Form:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class PixelEvidence:
     """The images that an artifact is measured on.
 
     Attributes:
@@ -144,7 +144,7 @@ def export_artifact(
     model: ConvNeXtV2,
     form: Form,
     folder: Path,
-    evidence: Evidence,
+    evidence: PixelEvidence,
     facts: ModelFacts,
     *,
     fit_unknown: Callable[[Runner], Unknown] | None = None,
@@ -240,7 +240,7 @@ def _measure(
     made: Path,
     form: Form,
     reference: Graph,
-    evidence: Evidence,
+    evidence: PixelEvidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> tuple[Runner, dict[str, Any]]:
     """Open a model that has just been written, and measure it.
@@ -277,7 +277,7 @@ def _quantise_and_measure(
     made: Path,
     form: Form,
     reference: Graph,
-    evidence: Evidence,
+    evidence: PixelEvidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> tuple[Runner, dict[str, Any]]:
     """Replace a float32 model that has just been written by its int8 form, and measure that.
@@ -319,7 +319,7 @@ def _speed_in_float32(
     artifact_format: ArtifactFormat,
     made: Path,
     reference: Graph,
-    evidence: Evidence,
+    evidence: PixelEvidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> float:
     """Measure the speed of a float32 artifact, as a multiple of PyTorch's speed.

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from convnextv2.evaluation.charts import Series, line_chart, percent, thin
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.page import Section, build_page, thumbnail
 from convnextv2.evaluation.paired import Paired
 from convnextv2.evaluation.templates import open_template, readable
@@ -39,7 +39,7 @@ class Compared:
 
     letter: str
     name: str
-    evaluation: Evaluation | None = None
+    evaluation: ClassifierEvaluation | None = None
     paired: Paired | None = None
     records: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

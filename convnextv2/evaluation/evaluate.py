@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.losses import cross_entropy
-from convnextv2.evaluation.metrics import Evaluation, add_over_ranks, count, summarise
+from convnextv2.evaluation.metrics import ClassifierEvaluation, add_over_ranks, count, summarise
 
 if TYPE_CHECKING:
     from convnextv2.data.batch import Batch
@@ -45,7 +45,7 @@ def evaluate(
     to_images: Callable[[Tensor], Tensor],
     loss_fn: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     place: Place | None = None,
-) -> tuple[Evaluation, Predictions]:
+) -> tuple[ClassifierEvaluation, Predictions]:
     """Evaluate on batches that hold every image once.
 
     Args:

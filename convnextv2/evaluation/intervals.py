@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 
 DRAWS = 2_000
 TAILS = 0.025, 0.975
@@ -28,7 +28,7 @@ _Z = 1.959963984540054
 Interval = tuple[float, float]
 
 
-def intervals_of(evaluation: Evaluation) -> dict[str, Interval]:
+def intervals_of(evaluation: ClassifierEvaluation) -> dict[str, Interval]:
     """Compute the 95 % intervals of the main figures.
 
     Args:
@@ -67,7 +67,7 @@ def wilson_interval(share: float, images: int) -> Interval:
     return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
 
 
-def with_intervals(evaluation: Evaluation) -> Evaluation:
+def with_intervals(evaluation: ClassifierEvaluation) -> ClassifierEvaluation:
     """Return the figures of a classifier, with 95 % intervals of the main ones."""
     return replace(evaluation, intervals=intervals_of(evaluation))
 

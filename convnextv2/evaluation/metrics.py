@@ -1,8 +1,9 @@
 """Figures of a classifier, from counts that are added over batches and ranks.
 
 `count` turns predictions into `Counts`. The counts of different images are added, and `summarise`
-turns the sum into an `Evaluation`. Every image thus has the same weight, on any rank. A new figure
-must also be added to `verbs.answers.validated`, and to `tasks.classification.goal` if runs log it.
+turns the sum into a `ClassifierEvaluation`. Every image thus has the same weight, on any rank. A
+new figure must also be added to `verbs.answers.validated`, and to `tasks.classification.goal` if
+runs log it.
 
 Confusions are counted only for the pairs of classes that occur. A matrix of all pairs would take
 3.6 GiB for the 21,841 classes of ImageNet-22K, while there are never more pairs than images.
@@ -32,7 +33,7 @@ BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class ClassifierEvaluation:
     """The figures of a classifier of K classes on a set of labelled images.
 
     Shares are from 0 to 1. The macro averages are means over the classes that occur as target or
@@ -228,7 +229,7 @@ def add_over_ranks(counts: Counts, place: Place) -> Counts:
     return Counts(place.sum(counts.totals.clone()), place.sum(counts.bins.clone()), pairs)
 
 
-def summarise(counts: Counts, num_classes: int) -> Evaluation:
+def summarise(counts: Counts, num_classes: int) -> ClassifierEvaluation:
     """Compute the figures from a sum of counts.
 
     Raises:
@@ -262,7 +263,7 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
     macro_precision, macro_recall, macro_f1 = (
         float(np.nan_to_num(of[occurs]).mean()) for of in (precision, recall, f1)
     )
-    return Evaluation(
+    return ClassifierEvaluation(
         images=images,
         top1=float(right.sum()) / images,
         top5=hits / images if num_classes >= 5 else None,

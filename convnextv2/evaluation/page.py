@@ -31,7 +31,7 @@ from convnextv2.evaluation.charts import (
     thin,
 )
 from convnextv2.evaluation.gallery import shown_channels
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.templates import open_template, readable
 from convnextv2.files import replacing
 
@@ -46,7 +46,7 @@ _MAIN = {
     "balanced accuracy": "balanced_accuracy",
     "macro F1": "macro_f1",
 }
-"""The figures at the top of the page: label -> name in an `Evaluation`."""
+"""The figures at the top of the page: label -> name in a `ClassifierEvaluation`."""
 _WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
 """Pictures with more pixels are encoded as JPEG, so that the file stays small."""
@@ -99,7 +99,7 @@ def build_page(
     summary: Mapping[str, str],
     recipe: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]] = (),
-    evaluation: Evaluation | None = None,
+    evaluation: ClassifierEvaluation | None = None,
     class_names: Sequence[str] = (),
     examples: Sequence[Example] = (),
     sections: Sequence[Section] = (),
@@ -186,7 +186,9 @@ def _grouped(examples: Sequence[Example]) -> list[tuple[str, str, list[Example]]
     return [group for group in groups if group[2]]
 
 
-def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list[tuple[str, str]]:
+def _headline(
+    evaluation: ClassifierEvaluation | None, summary: Mapping[str, str]
+) -> list[tuple[str, str]]:
     figures = []
     if evaluation is not None:
         for label, name in _MAIN.items():
@@ -295,7 +297,9 @@ def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[flo
     ]
 
 
-def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
+def _confusions(
+    evaluation: ClassifierEvaluation, names: Sequence[str]
+) -> list[tuple[str, str, int, int]]:
     """Find the most frequent mistakes: target, prediction, count, and images of the target."""
     mistakes = evaluation.pairs[evaluation.pairs[:, 0] != evaluation.pairs[:, 1]]
     most = mistakes[np.argsort(-mistakes[:, 2], kind="stable")[:MAX_PAIRS]].tolist()
@@ -303,7 +307,7 @@ def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str,
 
 
 def _class_rows(
-    evaluation: Evaluation, names: Sequence[str], counts: Sequence[int]
+    evaluation: ClassifierEvaluation, names: Sequence[str], counts: Sequence[int]
 ) -> list[tuple[str, int, float, float, float, int | None]]:
     """List the classes that occur, the weakest first.
 
@@ -316,7 +320,7 @@ def _class_rows(
     return sorted((row for row in rows if not math.isnan(row[4])), key=lambda row: row[4])
 
 
-def _all_names(class_names: Sequence[str], evaluation: Evaluation | None) -> list[str]:
+def _all_names(class_names: Sequence[str], evaluation: ClassifierEvaluation | None) -> list[str]:
     """Return the name of every class of the model. A class without a name gets its number."""
     count = len(evaluation.support) if evaluation else len(class_names)
     return [class_names[i] if i < len(class_names) else str(i) for i in range(count)]

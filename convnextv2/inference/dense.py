@@ -13,15 +13,15 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import CheckpointError
 from convnextv2.inference.detector import ObjectFinder
-from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.inference.detector_artifact import build_finder_from_artifact
 from convnextv2.inference.opening import open_model
 from convnextv2.inference.pixel_classifier import (
     PixelClassifier,
     Windows,
+    build_pixel_classifier,
     own_recipe,
-    pixel_classifier_of,
 )
-from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
+from convnextv2.inference.pixel_classifier_artifact import build_pixel_classifier_from_artifact
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 from convnextv2.weights.class_names import distinct
@@ -65,7 +65,7 @@ def open_pixel_classifier(
     """
     opened = open_model(source)
     if isinstance(opened, Artifact):
-        return pixel_classifier_of_artifact(opened, device=device, precision=precision)
+        return build_pixel_classifier_from_artifact(opened, device=device, precision=precision)
     model, description = restore(opened), opened.description
     if not isinstance(model, Segmentor):
         raise CheckpointError(
@@ -74,7 +74,7 @@ def open_pixel_classifier(
         )
     preprocessing = opened.preprocessing
     chosen, own = choose_device(device), own_recipe(opened.path)
-    return pixel_classifier_of(
+    return build_pixel_classifier(
         lay_out(model, chosen).eval(),
         preprocessing,
         class_names=distinct(description.class_names or default_class_names(model.num_classes)),
@@ -102,7 +102,7 @@ def open_finder(
     """
     opened = open_model(source)
     if isinstance(opened, Artifact):
-        return finder_of_artifact(opened, device=device, precision=precision)
+        return build_finder_from_artifact(opened, device=device, precision=precision)
     model, description = restore(opened), opened.description
     if not isinstance(model, Detector):
         raise CheckpointError(

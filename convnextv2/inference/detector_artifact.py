@@ -136,7 +136,7 @@ class _First(nn.Module):
         return outputs[0]
 
 
-def finder_of_artifact(
+def build_finder_from_artifact(
     artifact: Artifact, *, device: str | torch.device = "auto", precision: str = "auto"
 ) -> ObjectFinder:
     """Make an artifact of a detector ready to use.

@@ -296,7 +296,7 @@ def _cut(found: LogitMap, size: tuple[int, int]) -> Tensor:
     return _strip(found, size, 0, size[0], None)
 
 
-def pixel_classifier_of(
+def build_pixel_classifier(
     model: nn.Module,
     preprocessing: Preprocessing,
     *,

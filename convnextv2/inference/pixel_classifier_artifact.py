@@ -16,7 +16,7 @@ from convnextv2.inference.scorer import check_runs_here
 from convnextv2.preprocessing import Preprocessing
 
 
-def pixel_classifier_of_artifact(
+def build_pixel_classifier_from_artifact(
     artifact: Artifact, *, device: str | torch.device = "auto", precision: str = "auto"
 ) -> PixelClassifier:
     """Make a pixel classifier of an artifact.

@@ -6,21 +6,23 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import DetectionEvaluation
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation
 from convnextv2.evaluation.prior import check_has_prior
 from convnextv2.evaluation.segmentation import SegmentationEvaluation
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
-from convnextv2.tasks.classification.measure import Measured, Views, evaluate_weights
+from convnextv2.tasks.classification.measure import MeasuredClassifier, Views, evaluate_classifier
 from convnextv2.tasks.detection.measure import MeasuredObjects, evaluate_detector
 from convnextv2.tasks.multi_label.measure import MeasuredLabels, evaluate_labels
 from convnextv2.tasks.segmentation.measure import MeasuredMaps, evaluate_segmentor
 from convnextv2.weights.description import DENSE_KINDS
 from convnextv2.weights.opened import Weights
 
-AnyMeasured = Measured | MeasuredLabels | MeasuredMaps | MeasuredObjects
-AnyEvaluation = Evaluation | MultiLabelEvaluation | SegmentationEvaluation | DetectionEvaluation
+AnyMeasured = MeasuredClassifier | MeasuredLabels | MeasuredMaps | MeasuredObjects
+AnyEvaluation = (
+    ClassifierEvaluation | MultiLabelEvaluation | SegmentationEvaluation | DetectionEvaluation
+)
 
 
 def measure(
@@ -56,4 +58,4 @@ def measure(
     if kind == "multi_label":
         check_has_prior(kind, prior, str(opened.path))
         return evaluate_labels(opened, recipe, place, prior)
-    return evaluate_weights(opened, recipe, place, prior, views)
+    return evaluate_classifier(opened, recipe, place, prior, views)

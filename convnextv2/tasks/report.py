@@ -16,7 +16,7 @@ from convnextv2.evaluation.page import write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import Measured
+from convnextv2.tasks.classification.measure import MeasuredClassifier
 from convnextv2.tasks.classification.report import classifier_page
 from convnextv2.tasks.classification.teacher import summarise_teacher
 from convnextv2.tasks.detection import report as detection
@@ -68,7 +68,7 @@ def report_training(
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = measure(weights, recipe, alone)
-    if isinstance(measured, Measured):
+    if isinstance(measured, MeasuredClassifier):
         measured = replace(measured, evaluation=with_intervals(measured.evaluation))
     say_left_out(measured.skipped, "validation image")
     write_report(weights.path, measured, recipe, init, teacher)

@@ -23,7 +23,7 @@ from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.compare import align, changed_images
-from convnextv2.tasks.classification.measure import Measured, evaluate_weights
+from convnextv2.tasks.classification.measure import MeasuredClassifier, evaluate_classifier
 from convnextv2.tasks.page import short
 from convnextv2.verbs.options.measuring import CompareOptions
 from convnextv2.verbs.options.shared import LABELLED_IMAGES
@@ -145,7 +145,7 @@ def _compare_classifiers(
 
 def _measure(
     candidate: _Candidate, given: Recipe, images: dict[str, Any], place: Place
-) -> Measured:
+) -> MeasuredClassifier:
     """Measure a model on the images that these knobs name."""
     prepared: dict[str, Any] = {}
     if isinstance(candidate.opened, Weights):
@@ -157,10 +157,10 @@ def _measure(
     base = candidate.run.recipe if candidate.run else given.model_copy(update=prepared)
     how = {name: getattr(given, name) for name in CompareOptions.knobs if name not in images}
     say(f"{candidate.path}:")
-    return evaluate_weights(candidate.opened, with_inferred(base, how | images), place)
+    return evaluate_classifier(candidate.opened, with_inferred(base, how | images), place)
 
 
-def _cost(run: Run | None, measured: Measured | None) -> dict[str, str]:
+def _cost(run: Run | None, measured: MeasuredClassifier | None) -> dict[str, str]:
     """Return the size of a model and the cost of its training by name, ready to print."""
     records = run.metrics() if run else []
     epochs = [record for record in records if record["kind"] == "epoch"]

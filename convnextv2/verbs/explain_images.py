@@ -38,8 +38,8 @@ MAX_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class _SetUp:
-    """The question that is asked about every image.
+class _Explainer:
+    """The classifier, what to explain of its answers, and how to cover images.
 
     Attributes:
         model: The classifier, on its device.
@@ -79,7 +79,9 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     device = choose_device(given.device)
     transform = EvalTransform(how)
     normalise = normaliser(how)
-    set_up = _set_up(opened, options, given.images_per_batch(32), min(how.image_size), device)
+    explainer = _build_explainer(
+        opened, options, given.images_per_batch(32), min(how.image_size), device
+    )
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
@@ -101,7 +103,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
                 raise
             say(f"{plain(str(error))} Left out.")
             continue
-        each, answer = _explain(set_up, name, pixels, normalise(pixels[None].to(device))[0])
+        each, answer = _explain(explainer, name, pixels, normalise(pixels[None].to(device))[0])
         shown.append(each)
         answers.append(answer)
         if folder is not None:
@@ -116,10 +118,10 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     return Explained([image_section(shown)], {"images": answers, "mistakes": []}, figures)
 
 
-def _set_up(
+def _build_explainer(
     opened: Weights, options: ExplainOptions, batch_size: int, side: int, device: torch.device
-) -> _SetUp:
-    """Prepare the question for images whose shorter side is `side` px."""
+) -> _Explainer:
+    """Open the classifier, and choose squares for images whose shorter side is `side` px."""
     model = restore(opened)
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
@@ -131,7 +133,7 @@ def _set_up(
     if against is not None and (against == target or len(names) == 1):
         raise RecipeError(f"against = {options.against}: is the target itself. Name another class.")
     patch = options.patch_px or max(1, round(side / 7))
-    return _SetUp(
+    return _Explainer(
         model.to(device).eval(),
         names,
         target,
@@ -158,12 +160,12 @@ def _row(names: Sequence[str], option: str, options: ExplainOptions) -> int | No
 
 
 def _explain(
-    set_up: _SetUp, name: str, pixels: Tensor, image: Tensor
+    explainer: _Explainer, name: str, pixels: Tensor, image: Tensor
 ) -> tuple[ExplainedImage, dict[str, Any]]:
     """Explain one image.
 
     Args:
-        set_up: The model, and the question about it.
+        explainer: The classifier, and what to explain.
         name: The path of the image.
         pixels: The image as the network sees it, uint8 (C, H, W).
         image: The same, normalised, on the model's device.
@@ -172,40 +174,42 @@ def _explain(
         The entries for the page and for the JSON answer.
     """
     with torch.inference_mode():
-        logits = set_up.model(image[None])
+        logits = explainer.model(image[None])
         assert isinstance(logits, Tensor)
         logits = logits.float()
-    probs = (logits.sigmoid() if set_up.multi_label else logits.softmax(-1))[0].cpu()
+    probs = (logits.sigmoid() if explainer.multi_label else logits.softmax(-1))[0].cpu()
     order = probs.argsort(descending=True, stable=True).tolist()
-    row = set_up.target
+    row = explainer.target
     if row is None:
-        row = next(each for each in order if each != set_up.against)
-    question = Question(row, set_up.against, set_up.multi_label)
-    activation = activation_map(set_up.model, image, question)
+        row = next(each for each in order if each != explainer.against)
+    question = Question(row, explainer.against, explainer.multi_label)
+    activation = activation_map(explainer.model, image, question)
     heat = enlarge(activation.map, (pixels.shape[1], pixels.shape[2]))
     covered = occlusion_map(
-        set_up.model,
+        explainer.model,
         image,
         question,
-        patch=set_up.patch,
-        step=set_up.step,
-        batch_size=set_up.batch_size,
+        patch=explainer.patch,
+        step=explainer.step,
+        batch_size=explainer.batch_size,
     )
-    title, prob = set_up.names[row], float(probs[row])
-    why = title if set_up.against is None else f"{title}, not {set_up.names[set_up.against]}"
-    what = "logit" if set_up.against is None else "difference of the logits"
+    title, prob = explainer.names[row], float(probs[row])
+    why = (
+        title if explainer.against is None else f"{title}, not {explainer.names[explainer.against]}"
+    )
+    what = "logit" if explainer.against is None else "difference of the logits"
     mean = activation.logit - activation.offset
     shown = ExplainedImage(
         plain(Path(name).name),
         f"Why {why}?",
         f"{title} {prob:.1%}",
-        [(set_up.names[each], float(probs[each])) for each in order[:VOTES]],
+        [(explainer.names[each], float(probs[each])) for each in order[:VOTES]],
         to_picture(pixels),
         heat_picture(pixels, heat),
         f"{what} {activation.logit:.2f} = {activation.offset:.2f} + mean of the map {mean:.2f}; "
         f"strongest {_strongest(activation.map):+.2f}",
         heat_picture(pixels, covered),
-        f"squares of {set_up.patch} px; the log odds change by up to {_strongest(covered):+.2f}",
+        f"squares of {explainer.patch} px; the log odds change by up to {_strongest(covered):+.2f}",
     )
     answer = {
         "image": name,

@@ -25,7 +25,7 @@ from convnextv2.inference.pixel_classifier import Windows, own_recipe
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.dense.evidence import Evidence
+from convnextv2.tasks.dense.evidence import SourceEvidence
 from convnextv2.tasks.detection.certificate import certify_detector
 from convnextv2.tasks.segmentation.certificate import certify_segmentor
 from convnextv2.tasks.supervised.own_data import has_own_data
@@ -133,7 +133,7 @@ def _segmentor(
                 f"The run sees whole images; the artifact sees them in windows of {height} x "
                 f"{width} px. Set dynamic_size to keep whole images."
             )
-    evidence = Evidence(source, origin, options.seconds)
+    evidence = SourceEvidence(source, origin, options.seconds)
     return export_segmentor(
         model,
         options.format,
@@ -162,7 +162,7 @@ def _detector(
         head=dict(model.head_arguments),
         levels=len(model.levels) + 1,
     )
-    evidence = Evidence(source, origin, options.seconds)
+    evidence = SourceEvidence(source, origin, options.seconds)
     return export_detector(
         model,
         options.format,

@@ -17,7 +17,7 @@ from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate_text import classifier_summary
 from convnextv2.deploy.coverage import build_coverage_fit
-from convnextv2.deploy.export import Evidence, Form, ModelFacts, export_artifact
+from convnextv2.deploy.export import Form, ModelFacts, PixelEvidence, export_artifact
 from convnextv2.deploy.formats import check_format
 from convnextv2.deploy.graph import Outputs
 from convnextv2.errors import DataError, RecipeError
@@ -115,7 +115,7 @@ def _network(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
 
 def _evidence(
     weights: Path, description: Description, recipe: Recipe, most: int, seconds: float
-) -> Evidence:
+) -> PixelEvidence:
     """Read the images to measure on: the recipe's validation images, else the bundled ones.
 
     They are labelled if the model knows their classes.
@@ -140,7 +140,7 @@ def _evidence(
         torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
     )
     pixels = torch.cat([batch.pixels for batch in batches])
-    return Evidence(pixels, targets, origin, recipe.images_per_batch(16), seconds)
+    return PixelEvidence(pixels, targets, origin, recipe.images_per_batch(16), seconds)
 
 
 def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:
@@ -168,7 +168,7 @@ def _normalisation(description: Description) -> Callable[[torch.Tensor], torch.T
     return normaliser(how)
 
 
-def _fit_temperature(model: ConvNeXtV2, evidence: Evidence, description: Description) -> float:
+def _fit_temperature(model: ConvNeXtV2, evidence: PixelEvidence, description: Description) -> float:
     """Fit the temperature to the labelled images, and print it.
 
     Raises:

@@ -12,7 +12,7 @@ from convnextv2.deploy.dense_card import SegmentorCard
 from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.intervals import with_intervals
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.several_answers import (
     measure_answers,
     read_answers,
@@ -25,7 +25,7 @@ from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import PathLike, takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
-from convnextv2.tasks.classification.measure import Measured
+from convnextv2.tasks.classification.measure import MeasuredClassifier
 from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure
 from convnextv2.tasks.page import place_of_page
 from convnextv2.tasks.report import write_report
@@ -73,7 +73,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         _print(opened, measured)
         others = _with_answers(measured, place, options)
         others |= _at_sizes(opened, recipe, place, options)
-        if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
+        if recipe.mindcv_files and isinstance(measured.evaluation, ClassifierEvaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
             page_recipe = _recipe_of(opened, recipe) if isinstance(opened, Artifact) else recipe
@@ -145,7 +145,7 @@ def _measure(
     "unknown" answer.
     """
     measured = measure(opened, recipe, place, options.prior, options.tta)
-    if not isinstance(measured, Measured):
+    if not isinstance(measured, MeasuredClassifier):
         return measured
     evaluation = with_intervals(measured.evaluation)
     if options.coverage is not None:
@@ -160,7 +160,7 @@ def _print(opened: Weights | Artifact, measured: AnyMeasured) -> None:
         say(note)
     say(f"Weights: {opened.path}")
     say(measured.evaluation.table())
-    if not isinstance(measured, Measured):
+    if not isinstance(measured, MeasuredClassifier):
         return
     if line := measured.evaluation.collapse_line():
         say(f"{opened.path}: {line}")
@@ -196,7 +196,7 @@ def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions)
     """
     if not options.answers:
         return {}
-    assert isinstance(measured, Measured), "_check_answers has checked that"
+    assert isinstance(measured, MeasuredClassifier), "_check_answers has checked that"
     answers = read_answers(
         Path(options.answers), measured.source.names, measured.description.class_names
     )
@@ -225,7 +225,7 @@ def _at_sizes(
     for size in options.sizes:
         at = recipe.model_copy(update={"image_size": size})
         measured = measure(opened, at, place, options.prior, options.tta)
-        assert isinstance(measured, Measured)
+        assert isinstance(measured, MeasuredClassifier)
         evaluation = with_intervals(measured.evaluation)
         say(f"At {size} px:")
         say(evaluation.table())
@@ -282,7 +282,7 @@ def _answer(opened: Weights | Artifact, measured: AnyMeasured, report: Path) -> 
     }
 
 
-def _mindcv_line(evaluation: Evaluation) -> str:
+def _mindcv_line(evaluation: ClassifierEvaluation) -> str:
     """Format the figures like the last line of MindCV's validate.py, which scripts may read."""
     figures = {
         "Top_1_Accuracy": evaluation.top1,

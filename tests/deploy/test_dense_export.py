@@ -20,8 +20,8 @@ from convnextv2.deploy.artifact import open_artifact
 from convnextv2.deploy.certificate_text import dense_summary
 from convnextv2.errors import CheckpointError, ConvNeXtV2Error
 from convnextv2.inference.dense import open_finder, open_pixel_classifier
-from convnextv2.inference.detector_artifact import finder_of_artifact
-from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
+from convnextv2.inference.detector_artifact import build_finder_from_artifact
+from convnextv2.inference.pixel_classifier_artifact import build_pixel_classifier_from_artifact
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.safetensors import WEIGHTS, save_weights
 
@@ -57,7 +57,7 @@ def test_an_artifact_of_a_fixed_size_sees_windows(
 ) -> None:
     artifact = open_artifact(exported_dense("places"))
     assert artifact.card.shapes["images"] == [None, 3, 64, 96]
-    ours = pixel_classifier_of_artifact(artifact)
+    ours = build_pixel_classifier_from_artifact(artifact)
     model = segmentor()
     seen = []
     wide = pixels_of(photos[2])  # 50 x 150, so that several windows are needed
@@ -122,7 +122,7 @@ def test_a_detector_of_boxes_has_no_part_for_masks_and_may_find_nothing(tmp_path
         export(weights, format="torch", out=tmp_path / "made", images=2, workers=0, seconds=0.0)
     )
     assert sorted(artifact.card.files) == ["boxes-model.pt2", "model.pt2"]
-    finder = finder_of_artifact(artifact)
+    finder = build_finder_from_artifact(artifact)
     found = finder(*finder.transform(torch.zeros(3, 50, 60, dtype=torch.uint8)))
     assert len(found.scores) == 0 and found.masks is None
     told = dense_summary(artifact.certificate)

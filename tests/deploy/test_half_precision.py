@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from trees import CLASSES, PREPROCESSING, network, normalised, photographs
 
-from convnextv2.deploy.export import Evidence, Form, ModelFacts, export_artifact
+from convnextv2.deploy.export import Form, ModelFacts, PixelEvidence, export_artifact
 from convnextv2.deploy.formats import check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
 from convnextv2.errors import ArtifactError
@@ -110,10 +110,10 @@ def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(
 
 def test_a_model_that_overflows_all_the_same_is_not_exported(tmp_path: Path) -> None:
     model = hot(1e8)
-    images = photographs(4)
+    evidence = PixelEvidence(photographs(4), None, "made", 4, 0.1)
     with pytest.raises(ArtifactError, match="precision = float16.*NaN or infinity.*Use float32"):
         export_artifact(
-            model, Form("torch", "float16"), tmp_path / "a", Evidence(images, None, "made", 4, 0.1),
+            model, Form("torch", "float16"), tmp_path / "a", evidence,
             ModelFacts(PREPROCESSING, CLASSES, "custom", {}, ""),
         )  # fmt: skip
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from convnextv2 import predict
 from convnextv2.cli import main
 from convnextv2.deploy.artifact import open_artifact
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
-from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.inference.detector_artifact import build_finder_from_artifact
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
 
@@ -98,7 +98,7 @@ def test_each_file_of_a_detector_is_checked(
         (copied / name).write_bytes(before + b" ")
         for use in (
             lambda: open_artifact(copied).check(),
-            lambda: finder_of_artifact(open_artifact(copied)),
+            lambda: build_finder_from_artifact(open_artifact(copied)),
         ):
             with pytest.raises(ArtifactError, match=f"{name} does not match its SHA-256"):
                 use()
@@ -172,4 +172,4 @@ def test_a_head_that_does_not_fit_the_artifact_is_refused(
 ) -> None:
     copy = edited(exported_dense("things"), tmp_path / "copy", {key: value})
     with pytest.raises(ArtifactError, match=why):
-        finder_of_artifact(open_artifact(copy))
+        build_finder_from_artifact(open_artifact(copy))

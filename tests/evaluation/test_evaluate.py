@@ -14,7 +14,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 
 
 class Batch(NamedTuple):
@@ -91,7 +91,7 @@ def test_ranks_with_any_share_add_up_to_one_process():
     others = ([torch.empty(0)] * 3, threading.Barrier(3))
     parts = [batches(4, slice(0, 13)), batches(4, slice(13, 23)), []]
 
-    def rank(number: int) -> tuple[Evaluation, Predictions]:
+    def rank(number: int) -> tuple[ClassifierEvaluation, Predictions]:
         place = Rank(torch.device("cpu"), number, 3, 3, others)
         return evaluate(logits_of, parts[number], num_classes=6, to_images=to_images, place=place)
 

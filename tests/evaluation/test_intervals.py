@@ -9,10 +9,12 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from convnextv2.evaluation.intervals import figures_of, intervals_of, wilson_interval
-from convnextv2.evaluation.metrics import Evaluation, count, summarise
+from convnextv2.evaluation.metrics import ClassifierEvaluation, count, summarise
 
 
-def measured(images: int, classes: int, seed: int = 0) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+def measured(
+    images: int, classes: int, seed: int = 0
+) -> tuple[ClassifierEvaluation, np.ndarray, np.ndarray]:
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(0, classes - 1, (images,), generator=generator)
     logits = torch.randn(images, classes, generator=generator)

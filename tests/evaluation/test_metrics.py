@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convnextv2.errors import DataError
-from convnextv2.evaluation.metrics import BINS, Counts, Evaluation, count, summarise
+from convnextv2.evaluation.metrics import BINS, ClassifierEvaluation, Counts, count, summarise
 
 
 def made_up(num_classes: int, n: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +28,9 @@ def counted(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -
     return count(targets, best.indices, best.values[:, 0], loss_sum, probs.shape[1])
 
 
-def measured(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -> Evaluation:
+def measured(
+    probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0
+) -> ClassifierEvaluation:
     return summarise(counted(probs, targets, loss_sum), probs.shape[1])
 
 

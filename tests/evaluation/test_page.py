@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from convnextv2.evaluation.charts import MAX_POINTS
-from convnextv2.evaluation.metrics import Evaluation, count, summarise
+from convnextv2.evaluation.metrics import ClassifierEvaluation, count, summarise
 from convnextv2.evaluation.page import Example, build_page, write_page
 
 EVIL = "<script>alert('x')</script>\"&"
@@ -63,7 +63,7 @@ class Page(HTMLParser):
         return [attrs["id"] for tag, attrs in self.tags if tag == "section"]
 
 
-def evaluation_of(num_classes: int) -> Evaluation:
+def evaluation_of(num_classes: int) -> ClassifierEvaluation:
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(4 * num_classes) % num_classes
     probs = (

@@ -12,8 +12,8 @@ from convnextv2.inference.pixel_classifier import (
     LogitMap,
     PixelClassifier,
     Windows,
+    build_pixel_classifier,
     classes_of,
-    pixel_classifier_of,
     shares_of,
     window_corners,
 )
@@ -34,7 +34,7 @@ def network() -> Segmentor:
 
 
 def of(model: Segmentor, windows: Windows | None = None) -> PixelClassifier:
-    return pixel_classifier_of(
+    return build_pixel_classifier(
         model, PLAIN, class_names=CLASSES, device=CPU, dtype=torch.float32, windows=windows
     )
 

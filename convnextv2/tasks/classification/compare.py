@@ -14,7 +14,7 @@ from convnextv2.errors import DataError
 from convnextv2.evaluation.comparison import Changed
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.paired import Paired, compare_hits
-from convnextv2.tasks.classification.measure import Measured
+from convnextv2.tasks.classification.measure import MeasuredClassifier
 from convnextv2.text import counted
 
 _EXAMPLES = 12
@@ -44,7 +44,7 @@ class Aligned:
         return compare_hits(self.hits[model], self.hits[0])
 
 
-def align(measured: Sequence[Measured]) -> Aligned:
+def align(measured: Sequence[MeasuredClassifier]) -> Aligned:
     """Bring the predictions of several models into one order, by the names of images and classes.
 
     Args:
@@ -80,7 +80,9 @@ def align(measured: Sequence[Measured]) -> Aligned:
     return Aligned(np.array(shared, np.int64), targets, answers, probs, hits)
 
 
-def changed_images(aligned: Aligned, letters: Sequence[str], measured: Measured) -> list[Changed]:
+def changed_images(
+    aligned: Aligned, letters: Sequence[str], measured: MeasuredClassifier
+) -> list[Changed]:
     """Choose images that some models get right and others wrong, the most certain ones first.
 
     Args:

@@ -28,7 +28,7 @@ from convnextv2.inference.scorer import Scorer, open_scorer
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
-from convnextv2.tasks.supervised.set_up import build_own_loader
+from convnextv2.tasks.supervised.evaluation_setup import build_own_loader
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights
 

@@ -28,7 +28,7 @@ _FIGURES = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
 
 
 class SingleLabel:
-    """Each image has one class. See `tasks.supervised.goal.Goal`."""
+    """Each image has one class. See `tasks.supervised.goal.LabelGoal`."""
 
     kind = "classifier"
 

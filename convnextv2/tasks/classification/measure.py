@@ -12,12 +12,12 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.evaluation.balance import few_images
 from convnextv2.evaluation.evaluate import Predictions, evaluate
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.views import averaged
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import set_up
+from convnextv2.tasks.supervised.evaluation_setup import build_evaluation_setup
 from convnextv2.weights.opened import Weights
 
 Views = Literal["none", "flip", "scales"]
@@ -25,7 +25,7 @@ SCALES: dict[Views, tuple[float, ...]] = {"flip": (1,), "scales": (1, 1.25, 1.5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Measured(Evaluated):
+class MeasuredClassifier(Evaluated):
     """An evaluation, with the predictions, the images and the network that it belongs to.
 
     Attributes:
@@ -34,7 +34,7 @@ class Measured(Evaluated):
         value_range: The values that became black and white in files with more than 8 bits.
     """
 
-    evaluation: Evaluation
+    evaluation: ClassifierEvaluation
     predictions: Predictions
     value_range: tuple[float, float] | None = None
 
@@ -51,25 +51,26 @@ class Measured(Evaluated):
         return evaluation_notes([*self.source.notes, *about_classes], self.skipped)
 
 
-def evaluate_weights(
+def evaluate_classifier(
     opened: Weights | Artifact,
     recipe: Recipe,
     place: Place,
     prior: Prior = "trained",
     views: Views = "none",
-) -> Measured:
+) -> MeasuredClassifier:
     """Evaluate a classifier on the recipe's validation images.
 
-    Every image is counted exactly once over all ranks. Errors are those of `set_up`.
+    Every image is counted exactly once over all ranks. See `build_evaluation_setup`
+    for errors.
 
     Args:
-        opened: See `set_up`.
-        recipe: See `set_up`.
-        place: See `set_up`.
-        prior: See `set_up`.
+        opened: See `build_evaluation_setup`.
+        recipe: See `build_evaluation_setup`.
+        place: See `build_evaluation_setup`.
+        prior: See `build_evaluation_setup`.
         views: The views of each image over which probabilities are averaged.
     """
-    ready = set_up(opened, recipe, place, prior)
+    ready = build_evaluation_setup(opened, recipe, place, prior)
     logits = ready.logits
     if views != "none":
         logits = averaged(logits, SCALES[views], ready.description.total_stride)
@@ -80,7 +81,7 @@ def evaluate_weights(
         to_images=ready.to_images,
         place=place,
     )
-    return Measured(
+    return MeasuredClassifier(
         evaluation=evaluation,
         predictions=predictions,
         source=ready.source,

@@ -13,7 +13,7 @@ from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.page import Example
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import Measured
+from convnextv2.tasks.classification.measure import MeasuredClassifier
 from convnextv2.tasks.page import read_example, run_page, summary_of
 from convnextv2.tasks.supervised.next_steps import next_steps
 from convnextv2.weights.opened import Weights
@@ -24,7 +24,7 @@ _EXAMPLES = 8
 
 def classifier_page(
     run: Run | None,
-    measured: Measured,
+    measured: MeasuredClassifier,
     recipe: Recipe,
     init: Weights | None,
     teacher: Mapping[str, str],
@@ -63,7 +63,7 @@ def classifier_page(
     )
 
 
-def _balance(measured: Measured) -> list[str]:
+def _balance(measured: MeasuredClassifier) -> list[str]:
     """Say how frequent the classes were in training, and are in validation."""
     in_training = statement(measured.description.balance, measured.description.class_names)
     return [line for line in (in_training, measured.few) if line]
@@ -77,13 +77,13 @@ def _stopped(run: Run | None, recipe: Recipe) -> dict[str, str]:
     return {"stopped early, epochs": f"{evals[-1]['epoch']} of {recipe.epochs}"}
 
 
-def _channels(measured: Measured) -> int:
+def _channels(measured: MeasuredClassifier) -> int:
     """Return the number of channels of the images. An artifact states its own."""
     channels: int = measured.description.arguments["in_channels"]
     return channels
 
 
-def _examples(measured: Measured) -> list[Example]:
+def _examples(measured: MeasuredClassifier) -> list[Example]:
     """Choose the most confident mistakes, and right predictions spread evenly over the images."""
     predictions = measured.predictions
     right = predictions.classes[:, 0] == predictions.targets
@@ -101,7 +101,7 @@ def _examples(measured: Measured) -> list[Example]:
     return [example for example in examples if example is not None]
 
 
-def _example(measured: Measured, i: int) -> Example:
+def _example(measured: MeasuredClassifier, i: int) -> Example:
     names: Sequence[str] = measured.description.class_names
     predictions = measured.predictions
     index = int(predictions.indices[i])

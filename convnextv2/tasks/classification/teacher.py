@@ -17,7 +17,7 @@ from convnextv2.distillation.teacher import Teacher, open_teacher
 from convnextv2.distributed import Place
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.evaluation.evaluate import evaluate
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.recipe.knobs import Recipe
 
 
@@ -48,7 +48,7 @@ def summarise_teacher(recipe: Recipe, place: Place) -> dict[str, str]:
     return summary
 
 
-def evaluate_teacher(teacher: Teacher, recipe: Recipe, place: Place) -> Evaluation | None:
+def evaluate_teacher(teacher: Teacher, recipe: Recipe, place: Place) -> ClassifierEvaluation | None:
     """Evaluate a teacher on the validation images of its student, prepared as the teacher's own.
 
     Args:

@@ -13,7 +13,7 @@ from convnextv2.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class SourceEvidence:
     """The images that an artifact is measured on.
 
     Attributes:

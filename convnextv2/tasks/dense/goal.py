@@ -24,7 +24,7 @@ from convnextv2.tasks.preview import Shown
 DenseNetwork = Segmentor | Detector
 
 
-class Goal(Protocol):
+class DenseGoal(Protocol):
     """The part of a dense task that depends on what its annotations are."""
 
     kind: str

@@ -8,7 +8,7 @@ from convnextv2.data.loader import EvaluationLoader, Preparation, build_evaluati
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.supervised.set_up import own_quarantine
+from convnextv2.tasks.supervised.evaluation_setup import own_quarantine
 from convnextv2.weights.opened import Weights
 
 

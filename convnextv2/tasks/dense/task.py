@@ -13,7 +13,7 @@ from convnextv2.data.loader import build_evaluation_loader, build_training_loade
 from convnextv2.data.notices import say_left_out
 from convnextv2.device import to_device
 from convnextv2.errors import RecipeError
-from convnextv2.tasks.dense.goal import Goal
+from convnextv2.tasks.dense.goal import DenseGoal
 from convnextv2.tasks.preview import Shown
 from convnextv2.training.announce import announce_images, scratch_line
 from convnextv2.training.batch_size import settle_batch
@@ -27,7 +27,7 @@ class Dense:
 
     baseline_loss = None  # not known: it depends on the annotations
 
-    def __init__(self, start: Start, goal: Goal) -> None:
+    def __init__(self, start: Start, goal: DenseGoal) -> None:
         """Find the images, scan their annotations, and build the network.
 
         Args:

@@ -20,9 +20,9 @@ from convnextv2.deploy.certificate import compare_speeds
 from convnextv2.errors import ArtifactError, DataError
 from convnextv2.evaluation.detection import FoundObjects, evaluate_objects
 from convnextv2.inference.detector import ObjectFinder, padded
-from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.inference.detector_artifact import build_finder_from_artifact
 from convnextv2.model.detector import Detector
-from convnextv2.tasks.dense.evidence import Evidence
+from convnextv2.tasks.dense.evidence import SourceEvidence
 from convnextv2.tasks.detection.measure import box_iou
 
 LARGEST_SHIFT_PX = 0.1
@@ -43,7 +43,7 @@ Pair = tuple[FoundObjects, FoundObjects]
 
 
 def certify_detector(
-    finder: ObjectFinder, artifact: Artifact, evidence: Evidence
+    finder: ObjectFinder, artifact: Artifact, evidence: SourceEvidence
 ) -> dict[str, Any]:
     """Compare an artifact with the model that it was made from.
 
@@ -59,7 +59,7 @@ def certify_detector(
         ArtifactError: The artifact finds other objects.
         DataError: No image can be read.
     """
-    exported = finder_of_artifact(artifact)
+    exported = build_finder_from_artifact(artifact)
     pairs, prepared = [], None
     for index, pixels in evidence.readable(finder.transform.preprocessing):
         sample = finder.transform(pixels)

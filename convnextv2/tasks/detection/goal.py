@@ -36,7 +36,7 @@ from convnextv2.training.build import build_network
 
 
 class BoxesAndMasks:
-    """Learn boxes, classes and masks of objects. See `dense.goal.Goal`."""
+    """Learn boxes, classes and masks of objects. See `dense.goal.DenseGoal`."""
 
     kind = "detection"
     score = "ap"

@@ -22,7 +22,7 @@ from convnextv2.errors import DataError
 from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects, evaluate_objects
 from convnextv2.inference.dense import lay_out
 from convnextv2.inference.detector import ObjectFinder
-from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.inference.detector_artifact import build_finder_from_artifact
 from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.measure import build_dense_loader
@@ -115,7 +115,7 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
 def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> ObjectFinder:
     """Build the `ObjectFinder` of a model. An artifact prepares images in its own way."""
     if isinstance(opened, Artifact):
-        return finder_of_artifact(opened, device=recipe.device, precision=recipe.precision)
+        return build_finder_from_artifact(opened, device=recipe.device, precision=recipe.precision)
     model = restore(opened)
     assert isinstance(model, Detector)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})

@@ -25,7 +25,7 @@ LARGEST_WEIGHT = 10.0
 
 
 class MultiLabel:
-    """Each image has any number of labels. See `tasks.supervised.goal.Goal`."""
+    """Each image has any number of labels. See `tasks.supervised.goal.LabelGoal`."""
 
     kind = "multi_label"
 

@@ -11,7 +11,7 @@ from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import set_up
+from convnextv2.tasks.supervised.evaluation_setup import build_evaluation_setup
 from convnextv2.weights.opened import Weights
 
 
@@ -42,9 +42,10 @@ def evaluate_labels(
 ) -> MeasuredLabels:
     """Evaluate a model on the recipe's validation images, at the thresholds that it has.
 
-    Every image is counted exactly once over all ranks. Arguments and errors are those of `set_up`.
+    Every image is counted exactly once over all ranks. See `build_evaluation_setup`
+    for arguments and errors.
     """
-    ready = set_up(opened, recipe, place, prior)
+    ready = build_evaluation_setup(opened, recipe, place, prior)
     scores = score_labels(
         ready.logits,
         ready.loader,

@@ -17,15 +17,15 @@ from convnextv2.deploy.certificate import TITLES, agreement, compare_speeds
 from convnextv2.deploy.unusual_images import stress_images
 from convnextv2.errors import ArtifactError, DataError
 from convnextv2.evaluation.segmentation import count_pixels, summarise
-from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, pixel_classifier_of
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, build_pixel_classifier
 from convnextv2.inference.pixel_classifier_artifact import (
+    build_pixel_classifier_from_artifact,
     fixed_size,
-    pixel_classifier_of_artifact,
     windows_of,
 )
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.tasks.dense.evidence import Evidence
+from convnextv2.tasks.dense.evidence import SourceEvidence
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
 """The largest difference of a logit, in units of `agreement`'s scale if that is above 1."""
@@ -38,7 +38,7 @@ MAX_MIOU_DIFFERENCE = 0.01
 
 
 def certify_segmentor(
-    model: Segmentor, artifact: Artifact, evidence: Evidence, windows: Windows
+    model: Segmentor, artifact: Artifact, evidence: SourceEvidence, windows: Windows
 ) -> dict[str, Any]:
     """Compare an artifact with the model that it was made from.
 
@@ -57,8 +57,8 @@ def certify_segmentor(
         DataError: No image can be read.
     """
     how = Preprocessing.read(artifact.card.preprocessing)
-    exported = pixel_classifier_of_artifact(artifact)
-    reference = pixel_classifier_of(
+    exported = build_pixel_classifier_from_artifact(artifact)
+    reference = build_pixel_classifier(
         model,
         how,
         class_names=artifact.card.class_names,
@@ -85,7 +85,9 @@ def certify_segmentor(
     return certificate
 
 
-def _crops(evidence: Evidence, pixel_classifier: PixelClassifier, artifact: Artifact) -> Tensor:
+def _crops(
+    evidence: SourceEvidence, pixel_classifier: PixelClassifier, artifact: Artifact
+) -> Tensor:
     """Return the middle of a few images, uint8 (N, C, H, W), in the size of the artifact."""
     how = pixel_classifier.preprocessing
     stride = artifact.description.total_stride
@@ -136,7 +138,10 @@ def _compare_logits(
 
 
 def _compare_classes(
-    reference: PixelClassifier, exported: PixelClassifier, evidence: Evidence, windows: Windows
+    reference: PixelClassifier,
+    exported: PixelClassifier,
+    evidence: SourceEvidence,
+    windows: Windows,
 ) -> dict[str, Any]:
     """Compare the classes of all pixels, and both mIoUs if there are label maps."""
     source, classes = evidence.source, len(exported.class_names)

@@ -23,7 +23,7 @@ from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.evaluation.gallery import as_rgb
 from convnextv2.evaluation.overlay import overlay
-from convnextv2.inference.pixel_classifier import Windows, pixel_classifier_of
+from convnextv2.inference.pixel_classifier import Windows, build_pixel_classifier
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.preprocessing import Preprocessing
@@ -35,7 +35,7 @@ from convnextv2.training.shard import skeleton
 
 
 class PixelClasses:
-    """Learn a class for every pixel from label maps. See `dense.goal.Goal`."""
+    """Learn a class for every pixel from label maps. See `dense.goal.DenseGoal`."""
 
     kind = "segmentation"
     score = "miou"
@@ -110,7 +110,7 @@ class PixelClasses:
     ) -> dict[str, float]:
         """Evaluate the network; see `SegmentationEvaluation.figures`."""
         assert isinstance(network, Segmentor)
-        pixel_classifier = pixel_classifier_of(
+        pixel_classifier = build_pixel_classifier(
             network,
             preprocessing,
             class_names=source.class_names,

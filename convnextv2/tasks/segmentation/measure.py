@@ -19,8 +19,8 @@ from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
 from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pixels, summarise
 from convnextv2.inference.dense import lay_out
-from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, pixel_classifier_of
-from convnextv2.inference.pixel_classifier_artifact import pixel_classifier_of_artifact
+from convnextv2.inference.pixel_classifier import PixelClassifier, Windows, build_pixel_classifier
+from convnextv2.inference.pixel_classifier_artifact import build_pixel_classifier_from_artifact
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.measure import build_dense_loader
@@ -114,13 +114,13 @@ def _build_pixel_classifier(
 ) -> PixelClassifier:
     """Make a model ready to use. An artifact prepares and presents images in its own way."""
     if isinstance(opened, Artifact):
-        return pixel_classifier_of_artifact(
+        return build_pixel_classifier_from_artifact(
             opened, device=recipe.device, precision=recipe.precision
         )
     model = restore(opened)
     assert isinstance(model, Segmentor)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
-    return pixel_classifier_of(
+    return build_pixel_classifier(
         lay_out(model, place.device).eval(),
         build_preprocessing(recipe),
         class_names=opened.description.class_names,

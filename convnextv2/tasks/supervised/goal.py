@@ -32,7 +32,7 @@ class Criterion(NamedTuple):
     lines: list[str]
 
 
-class Goal(Protocol):
+class LabelGoal(Protocol):
     """The part of a supervised task that depends on what its labels are."""
 
     kind: str

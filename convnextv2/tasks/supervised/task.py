@@ -26,7 +26,7 @@ from convnextv2.evaluation.gallery import as_rgb, to_pixels
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, describe_targets
-from convnextv2.tasks.supervised.goal import Goal
+from convnextv2.tasks.supervised.goal import LabelGoal
 from convnextv2.training.announce import announce_images, scratch_line
 from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
@@ -42,7 +42,9 @@ class Supervised:
 
     baseline_loss = None  # not known: it depends on the loss and on the number of classes
 
-    def __init__(self, start: Start, sources: tuple[Source, Source | None], goal: Goal) -> None:
+    def __init__(
+        self, start: Start, sources: tuple[Source, Source | None], goal: LabelGoal
+    ) -> None:
         """Build the network. The knob `init` starts it from another classifier or an FCMAE run.
 
         Args:

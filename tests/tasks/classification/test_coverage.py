@@ -28,12 +28,12 @@ from convnextv2.errors import (
     DeviceError,
     RecipeError,
 )
-from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.metrics import ClassifierEvaluation
 from convnextv2.evaluation.unknown import fingerprints, load_unknown, save_unknown
 from convnextv2.find import open_run_weights
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.classification.coverage import measure_coverage
-from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.tasks.classification.measure import evaluate_classifier
 
 HOW = {"workers": 0, "batch_size": 16}
 
@@ -78,7 +78,7 @@ def covered(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 def test_half_of_the_images_fit_and_the_others_test(own: Path, many: Path) -> None:
     plain = validate(own, data_dir=many, **HOW)
     evaluation = validate(own, data_dir=many, coverage=0.8, **HOW)
-    assert isinstance(evaluation, Evaluation) and isinstance(plain, Evaluation)
+    assert isinstance(evaluation, ClassifierEvaluation) and isinstance(plain, ClassifierEvaluation)
     found = evaluation.unknown
     assert found is not None and (found.images, found.fitted_images, found.asked) == (24, 24, 0.8)
     assert evaluation.top1 == plain.top1 and plain.unknown is None
@@ -120,7 +120,7 @@ def test_any_number_of_ranks_fits_and_tests_the_same(own: Path, many: Path, tmp_
          "precision": "float32", "image_size": 64}
     )  # fmt: skip
     opened = open_run_weights(own)
-    source = evaluate_weights(opened, recipe, Place(torch.device("cpu"))).source
+    source = evaluate_classifier(opened, recipe, Place(torch.device("cpu"))).source
     alone = measure_coverage(opened, source, recipe, Place(torch.device("cpu")), 0.8)
     stored = own.with_name("unknown.safetensors")
     expected = load_unknown(stored)

@@ -40,7 +40,7 @@ from convnextv2.weights.restore import restore
 
 
 @dataclass(frozen=True, eq=False)
-class SetUp:
+class EvaluationSetup:
     """A model and labelled images, ready for an evaluation.
 
     Attributes:
@@ -66,9 +66,9 @@ class SetUp:
         return self.loader.skipped_anywhere(place)
 
 
-def set_up(
+def build_evaluation_setup(
     opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
-) -> SetUp:
+) -> EvaluationSetup:
     """Open a model, and find the recipe's validation images for it.
 
     Args:
@@ -83,7 +83,7 @@ def set_up(
     """
     if isinstance(opened, Artifact):
         check_own_prior(opened, prior)
-        return _set_up_artifact(opened, recipe, place)
+        return _setup_of_artifact(opened, recipe, place)
     if recipe.ema:
         opened = _averaged(opened)
     weights = opened.path
@@ -107,7 +107,7 @@ def set_up(
         logits = _shifted(logits, prior_shift(description.balance, prior, str(weights)))
         description = replace(description, balance=shifted(description.balance, prior))
         say(meaning(description.balance))
-    return SetUp(
+    return EvaluationSetup(
         logits,
         build_evaluation_loader(recipe, source, place, own_quarantine(weights, recipe)),
         lambda pixels: to_images.normalise(pixels.to(place.device)),
@@ -139,12 +139,12 @@ def _averaged(opened: Weights) -> Weights:
     return opened
 
 
-def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
+def _setup_of_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> EvaluationSetup:
     scorer = open_scorer(artifact, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         say(line)
     source, description = labelled_images(artifact.path, artifact.description, recipe)
-    return SetUp(
+    return EvaluationSetup(
         scorer.logits,
         build_own_loader(scorer.transform, source, artifact.path, recipe, place),
         lambda pixels: pixels,
