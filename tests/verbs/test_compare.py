@@ -134,7 +134,7 @@ def test_pre_training_is_compared_by_curves_and_settings(
     page = convnextv2.compare(made, out=str(tmp_path / "page.html"), device="cpu").read_text()
     assert ">mask_ratio</th><td>0.5</td><td>0.75</td>" in page and "Training loss" in page
     assert "Top-1" not in page
-    with pytest.raises(CheckpointError, match="only classifiers"):
+    with pytest.raises(CheckpointError, match="only single-label classifiers"):
         convnextv2.compare([made[0], runs[0]], out=str(tmp_path / "none.html"), device="cpu")
 
 
