@@ -36,7 +36,7 @@ def answering(as_json: bool) -> Iterator[None]:
     A verb that another verb calls has no answers of its own.
 
     Args:
-        as_json: Whether `answer` prints to stdout. All other lines go to stderr then, so that a
+        as_json: Whether `print_json` prints to stdout. All other lines go to stderr then, so that a
             program can read the output.
     """
     before = _ANSWERS.set(sys.stdout if as_json else None)
@@ -47,7 +47,7 @@ def answering(as_json: bool) -> Iterator[None]:
         _ANSWERS.reset(before)
 
 
-def answer(content: Any) -> None:
+def print_json(content: Any) -> None:
     """Print a verb's answer as one line of JSON, if the verb was asked for it.
 
     Args:

@@ -12,7 +12,7 @@ from fastapi import Request
 from torch import Tensor
 
 from convnextv2.data.decode import decode
-from convnextv2.inference.answer import top
+from convnextv2.inference.result import top
 from convnextv2.inference.scorer import open_scorer
 
 

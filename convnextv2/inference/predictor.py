@@ -19,7 +19,7 @@ from convnextv2.data.decode.arrays import from_array
 from convnextv2.data.folders import files
 from convnextv2.data.source import MAX_PIXELS
 from convnextv2.errors import DataError, RecipeError
-from convnextv2.inference.answer import result_of
+from convnextv2.inference.result import result_of
 from convnextv2.inference.scorer import Scorer, Scores, open_scorer
 from convnextv2.recipe.prior import Prior
 from convnextv2.recipe.values import show

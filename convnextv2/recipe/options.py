@@ -207,7 +207,7 @@ def takes(
     Returns:
         A decorator. The decorated function has a signature with every option and knob, and their
         defaults. Its docstring describes them. If the verb has an option `json` that is True, only
-        what the function gives to `console.answer` is printed to stdout.
+        what the function gives to `console.print_json` is printed to stdout.
     """
 
     def decorate(function: Callable[[VerbOptions], Result]) -> Callable[..., Result]:

@@ -17,7 +17,7 @@ from convnextv2.auditing.quality import odd_images
 from convnextv2.auditing.reading import find_images
 from convnextv2.auditing.scan import Look, look_at
 from convnextv2.auditing.summary import summarise
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
 from convnextv2.files import write_json
@@ -102,7 +102,7 @@ def audit(options: AuditOptions) -> AuditReport:
     for line in _lines(report):
         say(line)
     say(f"Page: {page}")
-    answer(_answer(report, out))
+    print_json(_answer(report, out))
     return report
 
 

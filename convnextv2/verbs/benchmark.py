@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from convnextv2 import waiting
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.build_transforms import build_batch_transform
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
@@ -88,7 +88,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     if "loader" in works:
         rows.append(_measure_apart("loader", "", "", recipe, limit_s))
     _show(rows)
-    answer(rows)
+    print_json(rows)
     return rows
 
 

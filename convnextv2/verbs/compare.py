@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
@@ -89,7 +89,7 @@ def compare(options: CompareOptions) -> Path:
     for line in _lines(models):
         say(line)
     say(f"Page: {page}")
-    answer(_answer(models, page))
+    print_json(_answer(models, page))
     return page
 
 

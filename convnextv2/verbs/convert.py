@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.output_path import check_outside_data
 from convnextv2.find import find_weights, recipe_of
 from convnextv2.recipe.options import takes
@@ -28,5 +28,5 @@ def convert(options: ConvertOptions) -> Path:
     lines = [plain(line) for line in opened.lines() + made]
     for line in lines:
         print(line)
-    answer({"path": str(out), "format": options.to, "notes": lines})
+    print_json({"path": str(out), "format": options.to, "notes": lines})
     return out

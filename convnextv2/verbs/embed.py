@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import convnextv2
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.folders import files
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.manifest import read_table
@@ -74,7 +74,7 @@ def embed(options: EmbedOptions) -> Path:
         print(f"{plain(name)}: {plain(why)} Left out.", file=sys.stderr)
     paths = file.close(failures)
     print(f"{counted(file.rows, 'embedding(s)')}: {', '.join(map(str, paths))}")
-    answer(
+    print_json(
         {
             "path": str(out),
             "rows": file.rows,

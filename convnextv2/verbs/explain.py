@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.page import build_page, write_page
@@ -61,7 +61,7 @@ def explain(options: ExplainOptions) -> Path:
     sections = explained.sections
     write_page(page, build_page(title, summary=explained.summary, recipe={}, sections=sections))
     say(f"Page: {page}")
-    answer({"page": str(page), "weights": str(opened.path), **explained.answer})
+    print_json({"page": str(page), "weights": str(opened.path), **explained.answer})
     return page
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.output_path import check_outside_data
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.repository import check_layout, write_repository
@@ -58,7 +58,7 @@ def export(options: ExportOptions) -> Path:
     check_place(folder)
     artifact = _export(options, recipe, weights, folder)
     print(f"Artifact: {artifact.path}")
-    answer(_answer(artifact.path, artifact))
+    print_json(_answer(artifact.path, artifact))
     return artifact.path
 
 
@@ -157,7 +157,7 @@ def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
     version = write_repository(artifact, layout, root, name)
     server = "Triton" if layout == "triton" else "OpenVINO Model Server"
     print(f"Model repository of {server}: {version}")
-    answer(_answer(version, artifact))
+    print_json(_answer(version, artifact))
     return version
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.evaluation.prior import meaning
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
@@ -31,7 +31,7 @@ def inspect(options: InspectOptions) -> Weights:
     opened = open_weights(path)
     for name, value in _rows(path, opened):
         print(f"{name:<14}{plain(value)}")
-    answer(_answer(path, opened))
+    print_json(_answer(path, opened))
     return opened
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.recipe.options import takes
@@ -59,7 +59,7 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
             f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}"
             f"{parameters:>12,}{gmacs:>20.2f}"
         )
-    answer(rows)
+    print_json(rows)
     return rows
 
 
@@ -85,5 +85,5 @@ def _public_weights(pattern: str) -> list[dict[str, Any]]:
         "takes the first of the model's size that allows commercial use."
     )
     rows = [asdict(weights) | {"repository": weights.repository} for weights in found]
-    answer(rows)
+    print_json(rows)
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.data.shards.pack import Packed, pack
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
@@ -61,7 +61,7 @@ def pack_data(options: PackDataOptions) -> Packed:
         f"{packed.size / 1e6:,.1f} MB; {packed.kept:,} of them already existed."
     )
     say(f"Use them with --data_dir {out}.")
-    answer({"path": str(out), **packed._asdict()})
+    print_json({"path": str(out), **packed._asdict()})
     return packed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.loader import build_sampler
 from convnextv2.data.source import Source
 from convnextv2.data.workers import PREFETCH, resolve_workers
@@ -96,7 +96,7 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         asked = asked.model_copy(update={"batch_size": training.recipe.batch_size})
         cluster = Cluster(options.ranks, options.link_gbit)
         figures["cluster"] = _on_cluster(training, asked, cluster, figures["images_per_second"])
-    answer(figures)
+    print_json(figures)
     return figures
 
 

@@ -8,20 +8,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.folders import files
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.output_path import check_outside_data
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError
 from convnextv2.find import recipe_of
-from convnextv2.inference.answer import result_of
 from convnextv2.inference.opening import open_model
 from convnextv2.inference.prediction_file import (
     check_folder,
     check_prediction_file,
     write_predictions,
 )
+from convnextv2.inference.result import result_of
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
@@ -173,7 +173,7 @@ def classify(
 
 def _show(result: dict[str, Any], json: bool) -> None:
     if json:
-        answer(result)
+        print_json(result)
         return
     print(plain(result["image"]))
     if "classes" in result:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
@@ -90,7 +90,7 @@ def probe(options: ProbeOptions) -> Probed:
     say(f"nearest neighbours  {found.knn:7.2%}  (k {min(options.k, len(labels))})")
     say(f"linear probe        {found.linear:7.2%}  (l2 {found.l2:g})")
     say(f"most frequent class {found.commonest:7.2%}")
-    answer({"weights": str(embedder.about["path"]), **found._asdict()})
+    print_json({"weights": str(embedder.about["path"]), **found._asdict()})
     return found
 
 

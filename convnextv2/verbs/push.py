@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import convnextv2
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.output_path import check_outside_data
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.deploy.hub.browser import missing_packages
@@ -74,7 +74,7 @@ def push(options: PushOptions) -> str:
         if out is not None:  # only now, so that a failed push can be repeated as it is
             os.replace(place, out)
             print(f"Written: {out}")
-    answer(
+    print_json(
         {
             "repository": options.repository,
             "url": url,

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.options import takes
@@ -27,7 +27,7 @@ def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
     """
     found = list_recipes()
     if options.schema and options.json:
-        answer(json_schema())
+        print_json(json_schema())
     elif options.schema:
         print(json.dumps(json_schema(), indent=2))
     elif options.copy:
@@ -37,7 +37,7 @@ def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
         for name, summary in found:
             print(f"{name:<{width}}{summary}")
     if not options.schema:
-        answer([{"name": name, "summary": summary} for name, summary in found])
+        print_json([{"name": name, "summary": summary} for name, summary in found])
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.checkpoint import read_checkpoint
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.build_transforms import build_batch_transform, build_preprocessing
 from convnextv2.data.randomness import generator_for
 from convnextv2.device import choose_device, choose_precision
@@ -103,7 +103,7 @@ def replay(options: ReplayOptions) -> list[Replayed]:
         images.sort(key=lambda image: (image.is_finite, -image.loss, -image.gradient_norm))
     _show(opened, images, number)
     keys = ("name", "target", "loss", "gradient_norm")
-    answer([{key: getattr(image, key) for key in keys} for image in images])
+    print_json([{key: getattr(image, key) for key in keys} for image in images])
     return images
 
 

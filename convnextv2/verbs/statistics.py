@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convnextv2.console import answer
+from convnextv2.console import print_json
 from convnextv2.data.sources import find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
 from convnextv2.data.workers import resolve_workers
@@ -54,7 +54,7 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
     described = _described(found, len(source))
     if not options.json:
         print(_page(found, len(source), str(options.data)))
-    answer(described)
+    print_json(described)
     return described
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convnextv2.console import answer, say
+from convnextv2.console import print_json, say
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.dense_card import SegmentorCard
 from convnextv2.distributed import Place, joined
@@ -81,7 +81,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
             if moved:
                 say(moved)
             say(f"Report: {report}")
-            answer(_answer(opened, measured, report) | others)
+            print_json(_answer(opened, measured, report) | others)
     return measured.evaluation
 
 

@@ -9,7 +9,7 @@ from json_answers import read_answer
 import convnextv2
 from convnextv2 import arguments
 from convnextv2.cli import main
-from convnextv2.console import answer, answering
+from convnextv2.console import answering, print_json
 from convnextv2.verbs.answers import ANSWERS
 from convnextv2.verbs.options import VERBS
 
@@ -81,7 +81,7 @@ def test_a_mistake_leaves_stdout_empty_and_the_code_is_the_same(
 def test_a_number_that_is_not_finite_is_null(capsys: pytest.CaptureFixture[str]) -> None:
     with answering(True):
         print("for people")
-        answer({"loss": math.nan, "each": [(math.inf, 1.5)], "text": "é"})
+        print_json({"loss": math.nan, "each": [(math.inf, 1.5)], "text": "é"})
     told = capsys.readouterr()
     assert told.out == '{"loss": null, "each": [[null, 1.5]], "text": "\\u00e9"}\n'
     assert told.err == "for people\n"
@@ -99,7 +99,7 @@ def test_only_the_main_rank_answers(
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     with answering(True):
-        answer([1])
+        print_json([1])
     assert not capsys.readouterr().out
 
 

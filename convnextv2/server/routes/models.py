@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from convnextv2.inference.answer import result_of
+from convnextv2.inference.result import result_of
 from convnextv2.inference.scorer import Scorer, Scores
 from convnextv2.server import schemas
 from convnextv2.server.bodies import IMAGE_BODY, IMAGES_BODY, read_images
